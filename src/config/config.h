@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * config: plain structs of what one configuration file declares. The loader (script layer) fills them; nothing here
+ * knows Lua or sockets. Strings are owned by the config and NUL-terminated; times are milliseconds, 0 means none; sizes are bytes.
+ * Every list is an array with its count, in the order of the file. Immutable once loaded.
+ */
+#ifndef MOONGATE_CONFIG_CONFIG_H
+#define MOONGATE_CONFIG_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/addr.h"
+#include "base/arena.h"
+#include "base/log.h"
+#include "config/action.h"
+#include "config/match.h"
+
+struct config_place {
+    const char *file;
+    int line;
+};
+
+struct config_cidrs {
+    struct cidr *list;
+    unsigned count;
+    bool set; /* named in the file; a listener without it takes the settings' */
+};
+
+struct config_headers {
+    struct action_header *list;
+    unsigned count;
+};
+
+enum config_underscores { CONFIG_UNDERSCORES_DROP, CONFIG_UNDERSCORES_REJECT, CONFIG_UNDERSCORES_PASS };
+
+struct config_settings {
+    unsigned workers; /* 0: automatic */
+    char *user, *group;
+    char *access_to;         /* NULL: no access log */
+    bool access_query;       /* log query strings */
+    enum log_level log_level;
+    struct config_cidrs trusted_proxies;
+    uint32_t rule_cpu_ms, rule_deadline_ms;
+    size_t lua_memory;       /* a worker */
+    uint32_t drain_timeout_ms;
+    unsigned max_connections; /* 0: from the descriptor limit */
+    char *via;               /* pseudonym; NULL: off */
+    enum config_underscores underscores;
+};
+
+struct config_certificate {
+    char *cert, *key, *name; /* name: SNI, NULL: from the certificate */
+};
+
+struct config_listener {
+    char *name;
+    struct config_place place;
+    struct addr *binds;
+    char **bind_texts; /* as written */
+    unsigned bind_count;
+    bool tls;
+    struct config_certificate *certificates;
+    unsigned certificate_count;
+    char *tls_min;
+    uint32_t tls_timeout_ms, header_timeout_ms, body_timeout_ms, send_timeout_ms, idle_timeout_ms;
+    uint32_t min_rate;       /* bytes a second; 0: none */
+    unsigned max_connections; /* 0: the settings' */
+    uint32_t max_target, max_header;
+    uint16_t max_fields;
+    uint64_t max_body;       /* UINT64_MAX: none */
+    bool encoded_slash_keep, half_close;
+    uint32_t tcp_keepalive_ms;
+    struct config_cidrs trusted_proxies;
+    struct config_headers request_headers, response_headers;
+};
+
+enum config_probe_kind { CONFIG_PROBE_NONE, CONFIG_PROBE_HTTP, CONFIG_PROBE_TCP };
+
+struct config_status_range {
+    uint16_t low, high;
+};
+
+#define CONFIG_EXPECT_MAX 16
+
+struct config_probe {
+    enum config_probe_kind kind;
+    char *path, *host, *method; /* host NULL: the server's own name */
+    uint16_t port;              /* 0: the server's */
+    int tls;                    /* -1: as the pool; 0, 1 */
+    struct config_headers headers;
+    struct config_status_range expect[CONFIG_EXPECT_MAX];
+    unsigned expect_count;
+    char *body;                 /* text that the first 64 KiB of the answer must hold; NULL: any */
+    uint32_t every_ms, fast_ms, timeout_ms;
+    unsigned rise, fall;
+    bool written;               /* false: the default probe */
+};
+
+struct config_server {
+    char *name;    /* "10.0.1.1:9000" unless named */
+    char *address; /* as written, with the port added: "host:port", "unix:/path" */
+    char *host;    /* the host part, for SNI and Host */
+    uint16_t port;
+    struct addr addr; /* .len 0: a name, to be resolved */
+    unsigned weight;  /* 0..1000; 0 gets no new work */
+    bool backup;
+};
+
+enum config_balance { CONFIG_BALANCE_ROUNDROBIN, CONFIG_BALANCE_LEASTCONN };
+enum config_host { CONFIG_HOST_CLIENT, CONFIG_HOST_SERVER, CONFIG_HOST_FIXED };
+
+struct config_pool {
+    char *name;
+    struct config_place place;
+    struct config_server *servers;
+    unsigned server_count;
+    enum config_balance balance;
+    struct config_probe probe;
+    uint32_t connect_timeout_ms, response_timeout_ms, upgrade_timeout_ms;
+    uint32_t tunnel_idle_timeout_ms, tunnel_max_age_ms, half_close_timeout_ms;
+    unsigned retries;
+    bool tls, tls_verify;
+    char *tls_sni, *tls_ca;
+    enum config_host host;
+    char *host_fixed;
+    unsigned keepalive; /* idle connections a worker and server */
+    uint32_t keepalive_timeout_ms;
+    struct addr source; /* .len 0: any */
+    uint32_t resolve_ms; /* pace of retries for a name that did not resolve */
+};
+
+enum config_step_kind { CONFIG_STEP_ACTION, CONFIG_STEP_FUNCTION };
+
+struct config_step {
+    enum config_step_kind kind;
+    struct action action;
+    unsigned function; /* index given by the loader, the same in every Lua state */
+};
+
+#define CONFIG_NO_FUNCTION 0xffffffffu
+
+struct config_route {
+    char *name;
+    struct config_place place;
+    struct match match, except;
+    bool has_except;
+    unsigned when; /* function index or CONFIG_NO_FUNCTION */
+    struct config_step *steps;
+    unsigned step_count;
+    bool on_error_next;
+    bool access_log;
+    uint64_t max_body; /* UINT64_MAX: the listener's */
+    struct config_headers request_headers, response_headers;
+    unsigned on_response; /* function index or CONFIG_NO_FUNCTION */
+};
+
+struct config {
+    char *file;
+    struct arena memory; /* what the structs point at: strings, arrays, action parts */
+    struct config_settings settings;
+    struct config_listener *listeners;
+    unsigned listener_count;
+    struct config_pool *pools;
+    unsigned pool_count;
+    struct config_route *routes;
+    unsigned route_count;
+    /* Global hooks, in order: function indexes. */
+    unsigned *on_response, *on_open, *on_close;
+    unsigned on_response_count, on_open_count, on_close_count;
+    unsigned function_count;
+};
+
+/* Empty, with the defaults of settings. */
+struct config *config_new(const char *file);
+void config_free(struct config **config);
+/* Fill in the defaults of each kind (rules.md part 3). */
+void config_listener_defaults(struct config_listener *listener);
+void config_pool_defaults(struct config_pool *pool);
+/* The default probe (GET /, below 500); config_probe_written() changes the defaults to those of a written one (200-399). */
+void config_probe_defaults(struct config_probe *probe);
+void config_probe_written(struct config_probe *probe);
+
+/* A mistake found by validation: subject ("pool \"chat\": servers[2]"), text, place. */
+typedef void config_mistake_fn(void *owner, struct config_place place, const char *text);
+/*
+ * Checks what concerns more than one declaration: two listeners on one address, certificate files readable, a forward to a pool
+ * without servers, no listener. Reports each mistake; returns their count.
+ */
+unsigned config_validate(const struct config *config, config_mistake_fn *report, void *owner);
+
+const struct config_pool *config_find_pool(const struct config *config, const char *name);
+const struct config_listener *config_find_listener(const struct config *config, const char *name);
+
+#endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pool: the servers of one declaration, at run time. Immutable but for what its servers hold; shared by all workers
+ * of a generation. The balancer's own memory is a worker's (struct balance).
+ */
+#ifndef MOONGATE_UPSTREAM_POOL_H
+#define MOONGATE_UPSTREAM_POOL_H
+
+#include "config/config.h"
+#include "io/tls.h"
+#include "upstream/server.h"
+
+struct pool {
+    const struct config_pool *config; /* borrowed from the generation's config */
+    struct server **servers;
+    unsigned server_count;
+    struct tls_client *tls;   /* NULL: plain */
+    uint64_t digest;          /* of all that makes a connection to it what it is (TLS, SNI, CA, verification, source): key of kept ones */
+};
+
+/* Takes servers of the same pool and address over from previous (may be NULL). NULL with a sentence in error[TLS_ERROR_MAX]. */
+struct pool *pool_new(const struct config_pool *config, const struct pool *previous, char *error);
+void pool_free(struct pool **pool);
+/* SNI and verification name for a server of the pool. */
+const char *pool_tls_name(const struct pool *pool, const struct server *server);
+/* True when some server (backups too) may still turn out to be up: the first probe has not answered. */
+bool pool_is_pending(const struct pool *pool);
+bool pool_has_live(const struct pool *pool);
+/* By name, or address as written; NULL. */
+struct server *pool_find_server(const struct pool *pool, struct span name);
+
+#define POOL_TRIED_MAX 8
+
+/* Servers not to be picked again in a retry (unless nothing else is live). */
+struct pool_tried {
+    struct server *list[POOL_TRIED_MAX];
+    unsigned count;
+};
+
+struct balance;
+
+/* A worker's memory of one pool; offset differs a worker, so that they do not move in step. */
+struct balance *balance_new(const struct pool *pool, unsigned worker, unsigned workers);
+void balance_free(struct balance **balance);
+/*
+ * The next server that is up, backups only when no other is; NULL when none is live. Servers in tried are
+ * avoided while another is live. tried may be NULL. O(servers).
+ */
+struct server *balance_pick(struct balance *balance, const struct pool_tried *tried);
+
+#endif
