@@ -31,12 +31,14 @@ struct conn {
     bool readable : 1;   /* a read may give something */
     bool writable : 1;   /* a write may take something */
     bool fin_seen : 1;   /* RDHUP or HUP: the peer has stopped sending (data may be unread) */
-    bool failed : 1;     /* ERR or HUP: reset, or both directions over */
+    bool failed : 1;     /* ERR: reset, or the kernel gave up */
+    bool hup : 1;        /* HUP: both directions are over */
     bool connecting : 1; /* connect() in progress; ends with the first event */
     bool eof : 1;        /* a read returned 0 (TLS: close_notify) */
     bool truncated : 1;  /* TLS only: FIN without close_notify */
     bool shut : 1;       /* we sent FIN (TLS: close_notify) */
     bool handshaken : 1; /* TLS: handshake done; plain: always true */
+    struct deferred deferred;
 };
 
 /* Takes fd over (also on failure, when it closes it and returns NULL with errno set). */

@@ -15,6 +15,7 @@
 
 #include "base/heap.h"
 #include "base/list.h"
+#include "base/slab.h"
 
 struct loop;
 
@@ -78,6 +79,8 @@ static inline bool timer_is_set(const struct timer *timer) { return timer->deadl
 void loop_defer(struct loop *loop, struct deferred *deferred, void (*free)(struct deferred *));
 /* Any thread: message->run(message) is called on the loop's thread, in order a sender. */
 void loop_post(struct loop *loop, struct message *message, void (*run)(struct message *));
+/* The slab that this thread's conns come from. */
+struct slab *loop_conns(struct loop *loop);
 /* Called at the end of every turn, for what batches its work; NULL: none. */
 void loop_set_turn_end(struct loop *loop, void (*on_turn_end)(void *owner), void *owner);
 

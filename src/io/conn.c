@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One connected socket. The kernel tells of each change once (edge-triggered); what it said is kept in two flags, readable
+ * and writable, and a system call is made only while the flag stands. A short read clears readable without asking the
+ * kernel again, which saves one call a message.
+ *
+ * The subtle one: data and FIN can arrive as one event, and after it there is no further edge. So once RDHUP, HUP or ERR was
+ * seen, a short read proves nothing and reads go on until 0.
+ */
+#include "io/conn.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+
+#define CONN_JOIN_MAX (16 * 1024) /* one TLS record */
+
+_Static_assert(sizeof(struct conn) <= 96, "an idle tunnel holds two of these");
+
+static void conn_on_ready(struct loop_source *source, uint32_t events) {
+    struct conn *conn = container_of(source, struct conn, source);
+    if (conn->fd < 0)
+        return;
+    if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+        conn->readable = true;
+    if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
+        conn->writable = true;
+    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+        conn->fin_seen = true;
+    if (events & EPOLLHUP)
+        conn->hup = true;
+    if (events & EPOLLERR)
+        conn->failed = true;
+    if (conn->connecting && events) {
+        conn->connecting = false;
+        conn->error = (uint16_t)sock_error(conn->fd);
+    }
+    if (conn->on_event)
+        conn->on_event(conn);
+}
+
+struct conn *conn_open(struct loop *loop, int fd) {
+    struct conn *conn = slab_get(loop_conns(loop));
+    conn->loop = loop;
+    conn->fd = fd;
+    conn->writable = true;
+    conn->handshaken = true;
+    loop_source_init(&conn->source, conn_on_ready);
+    if (loop_add(loop, fd, &conn->source))
+        return conn;
+    int saved = errno;
+    close(fd);
+    slab_put(loop_conns(loop), conn);
+    errno = saved;
+    return NULL;
+}
+
+struct conn *conn_connect(struct loop *loop, const struct addr *to, const struct addr *source) {
+    int fd = sock_connect(to, source);
+    if (fd < 0)
+        return NULL;
+    struct conn *conn = conn_open(loop, fd);
+    if (conn) {
+        conn->connecting = true;
+        conn->writable = false;
+    }
+    return conn;
+}
+
+enum io conn_connected(struct conn *conn) {
+    if (conn->connecting)
+        return IO_AGAIN;
+    return conn->error ? IO_ERROR : IO_OK;
+}
+
+void conn_set_owner(struct conn *conn, void *owner, void (*on_event)(struct conn *conn)) {
+    conn->owner = owner;
+    conn->on_event = on_event;
+}
+
+bool conn_start_tls_server(struct conn *conn, const struct tls_server *server) {
+    conn->tls = tls_new_server(conn, server);
+    conn->handshaken = false;
+    return conn->tls != NULL;
+}
+
+bool conn_start_tls_client(struct conn *conn, const struct tls_client *client, const char *server_name) {
+    conn->tls = tls_new_client(conn, client, server_name);
+    conn->handshaken = false;
+    return conn->tls != NULL;
+}
+
+enum io conn_handshake(struct conn *conn) {
+    if (conn->handshaken)
+        return IO_OK;
+    enum io result = tls_handshake(conn->tls);
+    if (result == IO_OK)
+        conn->handshaken = true;
+    return result;
+}
+
+static enum io conn_fault(struct conn *conn, bool *flag) {
+    if (errno == EAGAIN || errno == EWOULDBLOCK) {
+        *flag = false;
+        return IO_AGAIN;
+    }
+    conn->error = (uint16_t)errno;
+    conn->failed = true;
+    return IO_ERROR;
+}
+
+enum io conn_read(struct conn *conn, void *data, size_t size, size_t *n) {
+    if (conn->eof)
+        return IO_EOF;
+    if (conn->tls) {
+        enum io result = tls_read(conn->tls, data, size, n);
+        if (result == IO_EOF)
+            conn->eof = true;
+        return result;
+    }
+    if (!conn->readable)
+        return IO_AGAIN;
+    ssize_t got;
+    do
+        got = recv(conn->fd, data, size, 0);
+    while (got < 0 && errno == EINTR);
+    if (got < 0) {
+        bool flag = true;
+        enum io result = conn_fault(conn, &flag);
+        conn->readable = flag;
+        return result;
+    }
+    if (got == 0) {
+        conn->eof = true;
+        return IO_EOF;
+    }
+    if ((size_t)got < size && !conn->fin_seen)
+        conn->readable = false;
+    *n = (size_t)got;
+    return IO_OK;
+}
+
+bool conn_may_read(const struct conn *conn) {
+    return !conn->eof && (conn->readable || (conn->tls && tls_has_pending(conn->tls)));
+}
+
+/* Books the outcome of a send of `size` bytes. */
+static enum io conn_wrote(struct conn *conn, ssize_t sent, size_t size, size_t *n) {
+    if (sent < 0) {
+        bool flag = true;
+        enum io result = conn_fault(conn, &flag);
+        conn->writable = flag;
+        return result;
+    }
+    if ((size_t)sent < size)
+        conn->writable = false;
+    *n = (size_t)sent;
+    return IO_OK;
+}
+
+enum io conn_write(struct conn *conn, const void *data, size_t size, size_t *n) {
+    if (conn->tls)
+        return tls_write(conn->tls, data, size, n);
+    if (!conn->writable)
+        return IO_AGAIN;
+    ssize_t sent;
+    do
+        sent = send(conn->fd, data, size, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    return conn_wrote(conn, sent, size, n);
+}
+
+/* TLS has no gather: small pieces are joined, so that they share a record and a packet. */
+static enum io conn_writev_tls(struct conn *conn, const struct iovec *iov, int count, size_t *n) {
+    char joined[CONN_JOIN_MAX];
+    size_t used = 0;
+    int first = 0;
+    while (first < count && iov[first].iov_len == 0)
+        first++;
+    if (first == count)
+        return IO_AGAIN;
+    if (first == count - 1 || iov[first].iov_len >= sizeof joined)
+        return tls_write(conn->tls, iov[first].iov_base, iov[first].iov_len, n);
+    for (int i = first; i < count && used < sizeof joined; i++) {
+        size_t part = iov[i].iov_len < sizeof joined - used ? iov[i].iov_len : sizeof joined - used;
+        memcpy(joined + used, iov[i].iov_base, part);
+        used += part;
+    }
+    return tls_write(conn->tls, joined, used, n);
+}
+
+enum io conn_writev(struct conn *conn, const struct iovec *iov, int count, size_t *n) {
+    if (conn->tls)
+        return conn_writev_tls(conn, iov, count, n);
+    if (!conn->writable)
+        return IO_AGAIN;
+    size_t size = 0;
+    for (int i = 0; i < count; i++)
+        size += iov[i].iov_len;
+    struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+    ssize_t sent;
+    do
+        sent = sendmsg(conn->fd, &message, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    return conn_wrote(conn, sent, size, n);
+}
+
+void conn_shutdown(struct conn *conn) {
+    if (conn->shut)
+        return;
+    conn->shut = true;
+    if (conn->tls && conn->handshaken)
+        tls_shutdown(conn->tls);
+    (void)shutdown(conn->fd, SHUT_WR);
+}
+
+void conn_again(struct conn *conn) { loop_again(conn->loop, &conn->source); }
+
+static void conn_release(struct deferred *deferred) {
+    struct conn *conn = container_of(deferred, struct conn, deferred);
+    slab_put(loop_conns(conn->loop), conn);
+}
+
+void conn_close(struct conn **slot) {
+    struct conn *conn = *slot;
+    if (!conn)
+        return;
+    *slot = NULL;
+    loop_source_detach(&conn->source);
+    if (conn->tls) {
+        if (conn->handshaken && !conn->failed && !conn->shut)
+            tls_shutdown(conn->tls);
+        tls_free(&conn->tls);
+    }
+    close(conn->fd);
+    conn->fd = -1;
+    conn->on_event = NULL;
+    loop_defer(conn->loop, &conn->deferred, conn_release);
+}
+
+void conn_abort(struct conn **slot) {
+    if (!*slot)
+        return;
+    sock_set_abort((*slot)->fd);
+    (*slot)->failed = true;
+    conn_close(slot);
+}
+
+bool conn_is_quiet(struct conn *conn) {
+    if (conn->fin_seen || conn->failed || conn->eof || (conn->tls && tls_has_pending(conn->tls)))
+        return false;
+    char byte;
+    ssize_t got = recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+}
