@@ -15,6 +15,7 @@ struct pool {
     struct server **servers;
     unsigned server_count;
     struct tls_client *tls;   /* NULL: plain */
+    struct tls_client *probe_tls; /* for probes by TLS of a plain pool; else NULL */
     uint64_t digest;          /* of all that makes a connection to it what it is (TLS, SNI, CA, verification, source): key of kept ones */
 };
 
@@ -23,6 +24,8 @@ struct pool *pool_new(const struct config_pool *config, const struct pool *previ
 void pool_free(struct pool **pool);
 /* SNI and verification name for a server of the pool. */
 const char *pool_tls_name(const struct pool *pool, const struct server *server);
+/* What a server's state is before any probe: UP when the pool is not probed. */
+enum server_state pool_first_state(const struct pool *pool);
 /* True when some server (backups too) may still turn out to be up: the first probe has not answered. */
 bool pool_is_pending(const struct pool *pool);
 bool pool_has_live(const struct pool *pool);
@@ -43,8 +46,8 @@ struct balance;
 struct balance *balance_new(const struct pool *pool, unsigned worker, unsigned workers);
 void balance_free(struct balance **balance);
 /*
- * The next server that is up, backups only when no other is; NULL when none is live. Servers in tried are
- * avoided while another is live. tried may be NULL. O(servers).
+ * The next server that is up, backups only when no other is; NULL when none is live. Servers in tried are avoided while another
+ * is live: then backups come before what was tried. tried may be NULL. O(servers).
  */
 struct server *balance_pick(struct balance *balance, const struct pool_tried *tried);
 

@@ -24,7 +24,9 @@ struct server {
     const char *label; /* "chat/10.0.1.2:9000", for logs */
     const char *name;  /* the part behind the slash */
     const char *pool_name;
-    const char *host;  /* host part of the address, for SNI, Host and probes */
+    const char *address; /* as written, with the port: "host:port", "unix:/path" */
+    const char *host;  /* host part of the address, for SNI, Host and probes; "localhost" for a unix socket */
+    uint64_t identity; /* hash of host and address: kept connections of servers that differ in either never mix */
     uint16_t port;
     unsigned weight;
     bool backup;
@@ -43,8 +45,12 @@ struct server *server_ref(struct server *server);
 void server_unref(struct server **server);
 enum server_state server_state(const struct server *server);
 const char *server_state_name(enum server_state state);
-/* Control thread only. True when it changed. */
+/* Control thread only (or before threads exist). True when it changed. */
 bool server_set_state(struct server *server, enum server_state state);
+/* Control thread only: gives an unresolved server its address, then the state. */
+void server_set_addr(struct server *server, const struct addr *addr, enum server_state state);
+/* True when it may get new work: up, and not of weight 0. */
+bool server_is_live(const struct server *server);
 /* One unit of work (request or tunnel) begins and ends. */
 void server_enter(struct server *server);
 void server_leave(struct server *server);

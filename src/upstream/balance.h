@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * balance: what the balancers share. Each algorithm is one function that picks among the servers of one class; the
+ * order of classes (untried, backups, tried) is balance.c's alone.
+ */
+#ifndef MOONGATE_UPSTREAM_BALANCE_H
+#define MOONGATE_UPSTREAM_BALANCE_H
+
+#include "upstream/pool.h"
+
+struct balance {
+    const struct pool *pool;
+    struct server *(*pick)(struct balance *balance, const struct pool_tried *tried, bool backup);
+    unsigned next;    /* leastconn: where the scan begins, so that ties rotate */
+    int64_t *current; /* roundrobin: the running weight of each server */
+};
+
+/* May servers[i] be picked: live, of the wanted kind, not in tried (NULL: nothing was tried). */
+bool balance_may_pick(const struct balance *balance, unsigned i, const struct pool_tried *tried, bool backup);
+
+/* The pick of each algorithm; NULL when no server of the class is there. */
+struct server *balance_pick_roundrobin(struct balance *balance, const struct pool_tried *tried, bool backup);
+struct server *balance_pick_leastconn(struct balance *balance, const struct pool_tried *tried, bool backup);
+/* Moves the round-robin on by steps picks, as if all were up. */
+void balance_advance_roundrobin(struct balance *balance, unsigned steps);
+
+#endif

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A pool at run time: servers, the TLS context towards them, and the digest that keeps connections made one way from
+ * being used another way. Servers that were there before, unchanged, are taken over with their state and counters; one whose
+ * weight or name changed is a new object (others still read the old one) that starts in the old one's state.
+ * Names are resolved here, blocking: this runs while a configuration loads, never on a loop.
+ */
+#include "upstream/pool.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "upstream/resolve.h"
+
+static uint64_t pool_mix(uint64_t digest, const char *text) {
+    uint64_t hash = text ? str_hash(span_of(text)) : 0x5bd1e995u;
+    return (digest ^ hash) * 0x9e3779b97f4a7c15ull + (digest >> 31);
+}
+
+static uint64_t pool_digest(const struct config_pool *config) {
+    char source[ADDR_TEXT_MAX] = "";
+    if (config->source.len != 0)
+        addr_format(&config->source, source);
+    uint64_t digest = pool_mix(1, source);
+    if (!config->tls)
+        return digest;
+    digest = pool_mix(digest, config->tls_verify ? "verify" : "tls");
+    digest = pool_mix(digest, config->tls_sni);
+    return pool_mix(digest, config->tls_ca);
+}
+
+enum server_state pool_first_state(const struct pool *pool) {
+    return pool->config->probe.kind == CONFIG_PROBE_NONE ? SERVER_UP : SERVER_UNKNOWN;
+}
+
+static struct server *pool_take_over(const struct config_server *config, const struct pool *previous,
+                                     enum server_state *state) {
+    for (unsigned i = 0; previous && i < previous->server_count; i++) {
+        struct server *old = previous->servers[i];
+        const char *address = config->address ? config->address : config->name;
+        if (!span_equal(span_of(old->address), span_of(address)))
+            continue;
+        bool same = span_equal(span_of(old->name), span_of(config->name ? config->name : address)) &&
+                    old->weight == config->weight && old->backup == config->backup;
+        if (same)
+            return server_ref(old);
+        if (config->addr.len != 0)
+            *state = server_state(old);
+        return NULL;
+    }
+    return NULL;
+}
+
+static struct server *pool_make_server(const struct pool *pool, const struct config_server *config,
+                                       const struct pool *previous) {
+    enum server_state state = pool_first_state(pool);
+    struct server *server = pool_take_over(config, previous, &state);
+    if (!server)
+        server = server_new(pool->config->name, config);
+    else
+        state = server_state(server);
+    if (server_state(server) == SERVER_UNRESOLVED) {
+        struct addr addr;
+        const char *error = resolve_now(server->host, server->port, &addr);
+        if (!error)
+            server_set_addr(server, &addr, pool_first_state(pool));
+        else
+            log_warn("%s down: cannot resolve %s: %s; trying again every %u s (hint: check the name, or /etc/resolv.conf)",
+                     server->label, server->host, error, (unsigned)(pool->config->resolve_ms / 1000));
+        return server;
+    }
+    if (pool_first_state(pool) == SERVER_UP || state == SERVER_UNRESOLVED)
+        state = pool_first_state(pool);
+    server_set_state(server, state);
+    return server;
+}
+
+static bool pool_make_tls(struct pool *pool, char *error) {
+    const struct config_pool *config = pool->config;
+    bool probe = !config->tls && config->probe.kind != CONFIG_PROBE_NONE && config->probe.tls == 1;
+    if (!config->tls && !probe)
+        return true;
+    struct tls_client_options options = {.verify = config->tls_verify, .ca = config->tls_ca};
+    struct tls_client *client = tls_client_new(&options, error);
+    if (config->tls)
+        pool->tls = client;
+    else
+        pool->probe_tls = client;
+    return client != NULL;
+}
+
+struct pool *pool_new(const struct config_pool *config, const struct pool *previous, char *error) {
+    assert(config && error);
+    struct pool *pool = mem_alloc(sizeof *pool);
+    pool->config = config;
+    pool->digest = pool_digest(config);
+    if (!pool_make_tls(pool, error)) {
+        pool_free(&pool);
+        return NULL;
+    }
+    if (previous && !span_equal(span_of(previous->config->name), span_of(config->name)))
+        previous = NULL;
+    pool->servers = mem_alloc_array(config->server_count ? config->server_count : 1, sizeof *pool->servers);
+    for (unsigned i = 0; i < config->server_count; i++)
+        pool->servers[pool->server_count++] = pool_make_server(pool, &config->servers[i], previous);
+    return pool;
+}
+
+void pool_free(struct pool **pool) {
+    struct pool *p = *pool;
+    *pool = NULL;
+    if (!p)
+        return;
+    for (unsigned i = 0; i < p->server_count; i++)
+        server_unref(&p->servers[i]);
+    mem_free(p->servers);
+    tls_client_free(&p->tls);
+    tls_client_free(&p->probe_tls);
+    mem_free(p);
+}
+
+const char *pool_tls_name(const struct pool *pool, const struct server *server) {
+    return pool->config->tls_sni ? pool->config->tls_sni : server->host;
+}
+
+bool pool_is_pending(const struct pool *pool) {
+    for (unsigned i = 0; i < pool->server_count; i++) {
+        if (pool->servers[i]->weight != 0 && server_state(pool->servers[i]) == SERVER_UNKNOWN)
+            return true;
+    }
+    return false;
+}
+
+bool pool_has_live(const struct pool *pool) {
+    for (unsigned i = 0; i < pool->server_count; i++) {
+        if (server_is_live(pool->servers[i]))
+            return true;
+    }
+    return false;
+}
+
+struct server *pool_find_server(const struct pool *pool, struct span name) {
+    for (unsigned i = 0; i < pool->server_count; i++) {
+        if (span_equal(span_of(pool->servers[i]->name), name))
+            return pool->servers[i];
+    }
+    for (unsigned i = 0; i < pool->server_count; i++) {
+        if (span_equal(span_of(pool->servers[i]->address), name))
+            return pool->servers[i];
+    }
+    return NULL;
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One backend. All texts live in one block behind the struct's own allocation and never change; state, active count and
+ * connect failures are atomics that any thread may read. The subtle thing: addr of a server that was resolved late is written
+ * while workers run, so nobody may look at it before having seen (acquire) a state other than SERVER_UNRESOLVED, and it
+ * is written at most once.
+ */
+#include "upstream/server.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "base/str.h"
+
+static uint64_t server_identity(const char *host, const char *address) {
+    uint64_t hash = str_hash(span_of(address));
+    return (hash ^ (hash >> 29)) * 0x9e3779b97f4a7c15ull + str_hash(span_of(host));
+}
+
+struct server *server_new(const char *pool_name, const struct config_server *config) {
+    assert(pool_name && config);
+    /* The state has a cache line of its own, which plain allocation does not promise. */
+    struct server *server = NULL;
+    if (posix_memalign((void **)&server, _Alignof(struct server), sizeof *server) != 0)
+        abort();
+    *server = (struct server){0};
+    bool is_unix = config->addr.len != 0 && config->addr.sa.any.sa_family == AF_UNIX;
+    const char *address = config->address ? config->address : config->name;
+    server->pool_name = mem_strdup(pool_name);
+    server->name = mem_strdup(config->name ? config->name : address);
+    server->address = mem_strdup(address);
+    server->label = mem_printf("%s/%s", pool_name, server->name);
+    server->host = mem_strdup(is_unix || !config->host ? "localhost" : config->host);
+    server->identity = server_identity(server->host, server->address);
+    server->port = config->port;
+    server->weight = config->weight;
+    server->backup = config->backup;
+    server->addr = config->addr;
+    atomic_init(&server->state, config->addr.len ? SERVER_UNKNOWN : SERVER_UNRESOLVED);
+    atomic_init(&server->active, 0);
+    atomic_init(&server->connect_failures, 0);
+    atomic_init(&server->refs, 1);
+    atomic_init(&server->on_failure, NULL);
+    return server;
+}
+
+struct server *server_ref(struct server *server) {
+    assert(server);
+    atomic_fetch_add_explicit(&server->refs, 1, memory_order_relaxed);
+    return server;
+}
+
+static void server_destroy(struct server *server) {
+    mem_free((char *)(uintptr_t)server->label);
+    mem_free((char *)(uintptr_t)server->name);
+    mem_free((char *)(uintptr_t)server->pool_name);
+    mem_free((char *)(uintptr_t)server->address);
+    mem_free((char *)(uintptr_t)server->host);
+    free(server);
+}
+
+void server_unref(struct server **server) {
+    struct server *s = *server;
+    *server = NULL;
+    if (s && atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1)
+        server_destroy(s);
+}
+
+enum server_state server_state(const struct server *server) {
+    return (enum server_state)atomic_load_explicit(&server->state, memory_order_acquire);
+}
+
+const char *server_state_name(enum server_state state) {
+    static const char *const names[] = {
+        [SERVER_UNKNOWN] = "unknown", [SERVER_UP] = "up", [SERVER_DOWN] = "down", [SERVER_UNRESOLVED] = "unresolved"};
+    return names[state];
+}
+
+bool server_set_state(struct server *server, enum server_state state) {
+    assert(state == SERVER_UNRESOLVED || server->addr.len != 0);
+    return atomic_exchange_explicit(&server->state, (int)state, memory_order_acq_rel) != (int)state;
+}
+
+void server_set_addr(struct server *server, const struct addr *addr, enum server_state state) {
+    assert(server_state(server) == SERVER_UNRESOLVED && addr->len != 0);
+    server->addr = *addr;
+    server_set_state(server, state);
+}
+
+bool server_is_live(const struct server *server) {
+    return server->weight != 0 && server_state(server) == SERVER_UP;
+}
+
+void server_enter(struct server *server) {
+    atomic_fetch_add_explicit(&server->active, 1, memory_order_relaxed);
+}
+
+void server_leave(struct server *server) {
+    uint32_t before = atomic_fetch_sub_explicit(&server->active, 1, memory_order_relaxed);
+    assert(before != 0);
+    (void)before;
+}
+
+void server_note_failure(struct server *server) {
+    atomic_fetch_add_explicit(&server->connect_failures, 1, memory_order_relaxed);
+    void (*on_failure)(struct server *) = atomic_load_explicit(&server->on_failure, memory_order_acquire);
+    if (on_failure)
+        on_failure(server);
+}
