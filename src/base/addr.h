@@ -51,6 +51,10 @@ const char *addr_small_format_ip(const struct addr_small *addr, char *out);
 uint16_t addr_port(const struct addr *addr);
 bool addr_equal(const struct addr *a, const struct addr *b);
 struct addr_small addr_shrink(const struct addr *addr);
+/* The reverse, IPv4 as such; .len 0 unless the family is AF_INET or AF_INET6 (a unix path is not kept). */
+struct addr addr_expand(const struct addr_small *addr);
+/* 0.0.0.0 or [::]. */
+bool addr_is_wildcard(const struct addr *addr);
 /* Parses an IP without port ("1.2.3.4", "::1", "[::1]"). */
 bool addr_parse_ip(struct span text, struct addr_small *out);
 

@@ -11,8 +11,9 @@
 
 struct slab {
     size_t size;       /* of one object, rounded up to 16 */
-    void *free_list;
+    void *free_list;   /* objects that came back */
     void *pages;
+    char *fresh, *fresh_end; /* the part of the newest page that was never handed out: untouched, so not resident */
     size_t live;       /* objects handed out */
 };
 
