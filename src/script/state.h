@@ -73,6 +73,16 @@ const char *script_action_pool(lua_State *L, int index);
  */
 struct action *script_read_action(lua_State *L, int index, struct arena *arena, const struct config *config, char *error, size_t size);
 
+/*
+ * While loading: records a mistake at the line of the Lua caller and pushes a value that swallows every use, so that the file goes on and
+ * all mistakes are seen at once; returns 1. After the load: raises. Constructors use it: return script_mistake(L, "reply: ...").
+ */
+int script_mistake(lua_State *L, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* True for the value that script_mistake() pushed: skip it silently, it has been reported. */
+bool script_is_mistake(lua_State *L, int index);
+/* Pushes an array of the table's keys: numbers, then strings, in order. Raw. */
+void script_push_sorted_keys(lua_State *L, int index);
+
 /* budget.c: around each call of a function. */
 void script_budget_enter(struct script *script, lua_State *running);
 /* True when the call was ended by its budget. */
