@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * listener: bound sockets, opened once for the process and shared by the workers, each of which arms them in its own loop (level-triggered,
+ * EPOLLEXCLUSIVE). Accepting stops for a moment when descriptors run out, without spinning (requirements D24).
+ */
+#ifndef MOONGATE_TRAFFIC_LISTENER_H
+#define MOONGATE_TRAFFIC_LISTENER_H
+
+#include <stdatomic.h>
+
+#include "config/config.h"
+#include "io/loop.h"
+
+struct worker;
+
+struct listener {
+    int fd;
+    struct addr addr;           /* as bound: a port 0 has become a real one */
+    unsigned index;             /* of config->listeners */
+    uint16_t port;
+    _Atomic(unsigned) *live;    /* connections of the declaration (all its binds) */
+};
+
+struct listeners {
+    struct listener *list;
+    unsigned count;
+    _Atomic(unsigned) *live;    /* by index of config->listeners */
+};
+
+/* A listening socket armed in one worker's loop. */
+struct listener_port {
+    struct loop_source source;
+    struct timer rearm;
+    struct worker *worker;
+    struct listener *listener;
+    bool armed;
+};
+
+/* Opens all; false with "listener \"x\": cannot bind 0.0.0.0:80: Address already in use" in error[size], nothing left open. */
+bool listeners_open(struct listeners *listeners, const struct config *config, char *error, size_t size);
+void listeners_close(struct listeners *listeners);
+
+void listener_port_start(struct listener_port *port, struct worker *worker, struct listener *listener);
+void listener_port_stop(struct listener_port *port);
+
+#endif

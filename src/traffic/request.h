@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * request: the step machine: ROUTE -> PICK -> SEND -> HEAD -> RESPOND -> DONE. One request of one client, whatever its protocol, answered by one
+ * server or by the gateway itself. It owns its subject, its exchange and its server slot.
+ */
+#ifndef MOONGATE_TRAFFIC_REQUEST_H
+#define MOONGATE_TRAFFIC_REQUEST_H
+
+#include "traffic/decide.h"
+#include "traffic/responder.h"
+#include "traffic/worker.h"
+#include "upstream/exchange.h"
+
+#define REQUEST_REPLAY_MAX (16 * 1024) /* body bytes held so that a request can be tried again */
+
+enum request_step { REQUEST_ROUTE, REQUEST_PICK, REQUEST_SEND, REQUEST_HEAD, REQUEST_RESPOND, REQUEST_REPLY, REQUEST_DONE };
+
+struct request {
+    struct worker *worker;
+    struct generation_local *local;
+    const struct responder_ops *ops;
+    void *responder;
+    struct subject subject;
+    struct decide decide;
+    enum request_step step;
+    const struct config_route *route; /* that decided, or NULL */
+    /* towards the server */
+    const struct pool *pool;
+    unsigned pool_index;
+    struct server *server;            /* entered; NULL: none */
+    struct pool_tried tried;
+    struct exchange *exchange;
+    struct buf send;                  /* head and first body bytes until the exchange starts; later chunk framing */
+    struct buf replay;                /* body bytes given to an exchange so far, while they fit */
+    bool replay_ok;
+    bool staging;                     /* body bytes go to `send` */
+    bool body_done;                   /* the request's body is complete */
+    bool fresh;                       /* do not use a kept connection (a retry, an upgrade) */
+    unsigned attempts;
+    /* the answer */
+    struct http_message answer;       /* a reply of our own */
+    struct span answer_body;
+    bool head_sent;
+    bool in_callback;                 /* inside request_run(): do not recurse */
+    unsigned status;
+    uint64_t bytes_in, bytes_out;     /* bodies */
+    uint64_t started_us;
+    uint64_t max_body;
+    enum cause cause;
+    struct list waiting;              /* on worker->waiting */
+    struct timer timer;               /* the wait for a first probe answer */
+    struct deferred deferred;
+};
+
+/* Empty, with its subject; the caller fills subject.head, then calls subject_prepare() and request_start(). */
+struct request *request_new(struct worker *worker, struct generation_local *local, const struct responder_ops *ops, void *responder);
+/* Runs it. It may be over (and freed) when this returns: the responder's finish(), abort() or take_conn() tells. */
+void request_start(struct request *request);
+/* Answers status at once instead of routing: heads that were refused. */
+void request_refuse(struct request *request, unsigned status, enum cause cause);
+
+/* --- what the client's side reports --- */
+/* Body bytes, decoded. False: stop until resume_body(). */
+bool request_body(struct request *request, const char *data, size_t n);
+void request_body_end(struct request *request);
+/* The body cannot be completed: answers status if no head was sent yet, else aborts. */
+void request_body_failed(struct request *request, unsigned status, enum cause cause);
+/* The client has gone: frees the request; the responder is not called any more. */
+void request_gone(struct request *request, enum cause cause);
+/* The client has taken all that flush() left. */
+void request_drained(struct request *request);
+/* Tries to go on after a wait (script, probe answer). */
+void request_run(struct request *request);
+/* True once the response's head was handed to the responder. */
+bool request_answered(const struct request *request);
+
+#endif

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One traffic thread. It owns all it touches; other threads reach it by letters only. Its script state is made on its own thread, so that
+ * start-up waits until every worker has said that it stands.
+ *
+ * Draining is a state, not an event: idle clients go at once, busy ones with their response, tunnels at the deadline; whoever is the last to leave
+ * ends the loop.
+ */
+#include "traffic/worker.h"
+
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/metrics.h"
+#include "traffic/client.h"
+#include "traffic/tunnel.h"
+
+#define WORKER_LOG_LINE_MAX LOG_LINE_MAX
+
+struct worker_letter {
+    struct message message;
+    struct worker *worker;
+    struct server *server;
+};
+
+struct worker_launch {
+    struct worker *worker;
+    sem_t ready;
+};
+
+static void worker_end_if_empty(struct worker *worker) {
+    if (worker->draining && worker->live == 0)
+        loop_stop(worker->loop);
+}
+
+void worker_client_opened(struct worker *worker) {
+    worker->live++;
+    atomic_fetch_add_explicit(&worker->shared->live, 1, memory_order_relaxed);
+}
+
+void worker_client_closed(struct worker *worker) {
+    worker->live--;
+    atomic_fetch_sub_explicit(&worker->shared->live, 1, memory_order_relaxed);
+    worker_end_if_empty(worker);
+}
+
+static void worker_close_all(struct worker *worker) {
+    LIST_EACH_SAFE(it, &worker->client_list)
+        client_close(container_of(it, struct client, link), CAUSE_DRAIN);
+    tunnel_close_all(worker, CAUSE_DRAIN);
+}
+
+static void worker_on_drain_timeout(struct timer *timer) {
+    struct worker *worker = container_of(timer, struct worker, drain_timer);
+    if (worker->live > 0)
+        log_warn("worker %u: drain timeout: closing %u connections", worker->index, worker->live);
+    worker_close_all(worker);
+    worker_end_if_empty(worker);
+}
+
+static void worker_stop_listening(struct worker *worker) {
+    for (unsigned i = 0; i < worker->shared->listeners->count; i++)
+        listener_port_stop(&worker->ports[i]);
+}
+
+static void worker_on_drain(struct message *message) {
+    struct worker_letter *letter = container_of(message, struct worker_letter, message);
+    struct worker *worker = letter->worker;
+    mem_free(letter);
+    if (worker->draining)
+        return;
+    worker->draining = true;
+    worker_stop_listening(worker);
+    LIST_EACH_SAFE(it, &worker->client_list)
+        client_drain(container_of(it, struct client, link));
+    timer_set(worker->loop, &worker->drain_timer, worker->current->generation->config->settings.drain_timeout_ms);
+    worker_end_if_empty(worker);
+}
+
+static void worker_on_stop(struct message *message) {
+    struct worker_letter *letter = container_of(message, struct worker_letter, message);
+    struct worker *worker = letter->worker;
+    mem_free(letter);
+    if (!worker->draining)
+        worker_stop_listening(worker);
+    worker->draining = true;
+    worker_close_all(worker);
+    loop_stop(worker->loop);
+}
+
+static void worker_on_server(struct message *message) {
+    struct worker_letter *letter = container_of(message, struct worker_letter, message);
+    struct worker *worker = letter->worker;
+    if (server_state(letter->server) != SERVER_UP)
+        idle_drop_server(worker->upstream.idle, letter->server);
+    server_unref(&letter->server);
+    mem_free(letter);
+    /* Those that must go on waiting put themselves back: walk what stands there now. */
+    struct list now;
+    list_init(&now);
+    list_splice(&now, &worker->waiting);
+    while (!list_empty(&now)) {
+        struct request *request = container_of(now.next, struct request, waiting);
+        list_remove(&request->waiting);
+        request_run(request);
+    }
+}
+
+static void worker_post(struct worker *worker, struct server *server, void (*run)(struct message *)) {
+    struct worker_letter *letter = mem_alloc(sizeof *letter);
+    letter->worker = worker;
+    letter->server = server ? server_ref(server) : NULL;
+    loop_post(worker->loop, &letter->message, run);
+}
+
+void worker_drain(struct worker *worker) { worker_post(worker, NULL, worker_on_drain); }
+
+void worker_stop(struct worker *worker) { worker_post(worker, NULL, worker_on_stop); }
+
+void worker_notify_server(struct worker *worker, struct server *server) { worker_post(worker, server, worker_on_server); }
+
+static void worker_open(struct worker *worker) {
+    slab_init(&worker->clients, sizeof(struct client));
+    slab_init(&worker->requests, sizeof(struct request));
+    slab_init(&worker->tunnels, TUNNEL_SIZE);
+    list_init(&worker->client_list);
+    list_init(&worker->tunnel_list);
+    list_init(&worker->waiting);
+    buf_init(&worker->log_line, WORKER_LOG_LINE_MAX);
+    timer_init(&worker->drain_timer, worker_on_drain_timeout);
+    upstream_init(&worker->upstream, worker->loop);
+}
+
+static void worker_close(struct worker *worker) {
+    timer_stop(worker->loop, &worker->drain_timer);
+    upstream_fini(&worker->upstream);
+    /* Deferred frees give memory back to the slabs: they come first. */
+    loop_turn(worker->loop, 0);
+    generation_local_unref(&worker->current);
+    buf_release(&worker->log_line);
+    loop_free(&worker->loop);
+    slab_fini(&worker->upstream.exchanges);
+    slab_fini(&worker->upstream.chunks);
+    slab_fini(&worker->clients);
+    slab_fini(&worker->requests);
+    slab_fini(&worker->tunnels);
+}
+
+static void *worker_main(void *argument) {
+    struct worker_launch *launch = argument;
+    struct worker *worker = launch->worker;
+    log_attach("worker");
+    metrics_attach();
+    worker_open(worker);
+    worker->current = generation_local_new(worker->initial, worker->index, worker->shared->worker_count, worker->error);
+    generation_unref(&worker->initial);
+    worker->failed = worker->current == NULL;
+    if (!worker->failed) {
+        unsigned count = worker->shared->listeners->count;
+        worker->ports = mem_alloc_array(count + 1, sizeof *worker->ports);
+        for (unsigned i = 0; i < count; i++)
+            listener_port_start(&worker->ports[i], worker, &worker->shared->listeners->list[i]);
+    }
+    bool failed = worker->failed;
+    sem_post(&launch->ready);
+    if (!failed)
+        loop_run(worker->loop);
+    worker_close(worker);
+    mem_free(worker->ports);
+    if (!failed && worker->shared->on_stopped)
+        worker->shared->on_stopped(worker->shared->owner);
+    return NULL;
+}
+
+bool worker_start(struct worker *worker, unsigned index, struct worker_shared *shared, struct generation *generation, char *error) {
+    struct worker_launch launch = {.worker = worker};
+    *worker = (struct worker){.index = index, .shared = shared, .error = error};
+    worker->loop = loop_new();
+    worker->initial = generation_ref(generation);
+    sem_init(&launch.ready, 0, 0);
+    int status = pthread_create(&worker->thread, NULL, worker_main, &launch);
+    if (status != 0) {
+        snprintf(error, GENERATION_ERROR_MAX, "cannot start worker %u: %s", index, strerror(status));
+        generation_unref(&worker->initial);
+        loop_free(&worker->loop);
+        sem_destroy(&launch.ready);
+        return false;
+    }
+    worker->started = true;
+    while (sem_wait(&launch.ready) != 0) {
+    }
+    sem_destroy(&launch.ready);
+    return !worker->failed;
+}
+
+void worker_join(struct worker *worker) {
+    if (worker->started)
+        pthread_join(worker->thread, NULL);
+    worker->started = false;
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * worker: one thread that carries traffic: its loop, its part of the generation, its slabs, its clients and tunnels. Nothing in it is touched by
+ * another thread but through loop_post().
+ */
+#ifndef MOONGATE_TRAFFIC_WORKER_H
+#define MOONGATE_TRAFFIC_WORKER_H
+
+#include <pthread.h>
+
+#include "traffic/generation.h"
+#include "traffic/listener.h"
+#include "upstream/upstream.h"
+
+/* What all workers share. */
+struct worker_shared {
+    struct listeners *listeners;
+    _Atomic(unsigned) live;      /* client connections and tunnels, all workers */
+    unsigned max_connections;
+    unsigned worker_count;
+    void (*on_stopped)(void *owner); /* any worker's thread: it has nothing left and ends */
+    void *owner;
+};
+
+struct worker {
+    unsigned index;
+    struct worker_shared *shared;
+    struct loop *loop;
+    struct upstream upstream;
+    struct generation *initial;       /* until the thread has made its local part */
+    struct generation_local *current;
+    struct listener_port *ports;
+    struct slab clients, requests, tunnels;
+    struct list client_list, tunnel_list;
+    struct list waiting;              /* requests that wait for a server's first probe answer */
+    struct buf log_line;              /* the access line under construction */
+    unsigned live;                    /* clients and tunnels */
+    bool draining;
+    struct timer drain_timer;
+    char *error;                      /* why it could not start; GENERATION_ERROR_MAX bytes */
+    pthread_t thread;
+    bool started, failed;
+};
+
+/* Starts the thread and waits until its script state stands; false with a sentence in error[GENERATION_ERROR_MAX]. */
+bool worker_start(struct worker *worker, unsigned index, struct worker_shared *shared, struct generation *generation, char *error);
+/* Waits for the thread's end and frees everything. */
+void worker_join(struct worker *worker);
+
+/* --- any thread --- */
+/* Stop accepting, finish what is in flight, cut the rest at the generation's drain_timeout, then end. */
+void worker_drain(struct worker *worker);
+/* End at once. */
+void worker_stop(struct worker *worker);
+/* A server changed its state: waiting requests try again, kept connections to a dead one are dropped. */
+void worker_notify_server(struct worker *worker, struct server *server);
+
+/* --- worker's thread --- */
+void worker_client_opened(struct worker *worker);
+/* One client or tunnel is gone; ends a drain with the last one. */
+void worker_client_closed(struct worker *worker);
+
+#endif
