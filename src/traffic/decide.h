@@ -27,7 +27,10 @@ struct decide {
     unsigned *ran;            /* ordinals, in the subject's arena */
     unsigned ran_count;
     /* Private. */
-    unsigned step, at, ran_cap;
+    unsigned next;            /* ordinal to go on from */
+    unsigned step;            /* of the route under way */
+    bool inside;              /* a route's step waits */
+    unsigned ran_cap;
     struct subject_mark mark;
     void (*resume)(void *owner);
     void *owner;
@@ -36,6 +39,10 @@ struct decide {
 /* resume(owner) is called when a wait is over: call decide_run() again. */
 void decide_init(struct decide *decide, const struct config *config, const struct routes *routes,
                  const struct script_ops *ops, void *script, struct subject *subject, void (*resume)(void *owner), void *owner);
+/*
+ * DECIDE_DONE: the result is set. DECIDE_WAIT: a step waits; decide_run() then calls ops->step again for the same function, which the script
+ * takes as "go on". A route's request_headers are applied when it has matched, before its steps.
+ */
 enum decide_status decide_run(struct decide *decide);
 
 /* The target to forward for a decided forward (path with "*" filled in, query kept); arena memory; .p NULL out of memory. */

@@ -21,9 +21,14 @@ struct forward_request {
 
 /* The whole head with its empty line. False: buf is full or memory is out. */
 bool forward_write_request(struct buf *out, const struct forward_request *request);
-/* Removes and sets fields of message as a config's or route's request_headers/response_headers say. */
+/*
+ * Removes and sets fields of message as a listener's or route's request_headers/response_headers say; framing fields are left
+ * alone. False: out of memory.
+ */
 bool forward_apply_headers(struct http_message *message, const struct config_headers *headers);
-/* X-Forwarded-For, -Proto, -Host, -Port values for the subject, appended to what a trusted peer said. In the arena. */
+/*
+ * The X-Forwarded-For to send: what a trusted peer said, then the peer. In the arena; .n 0: none (a unix socket); .p NULL: out of memory.
+ */
 struct span forward_for(struct subject *subject);
 
 #endif

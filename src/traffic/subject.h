@@ -34,7 +34,8 @@ struct subject {
     struct addr_small peer;        /* of the TCP connection */
     bool peer_trusted;             /* forwarding headers of the peer are believed */
     uint16_t local_port;           /* of the listener's socket, for X-Forwarded-Port */
-    const struct tls *tls;         /* NULL when plain */
+    const struct tls *tls;         /* NULL when plain, and in `moongate route` */
+    struct span sni;               /* lower case, from the TLS session; .n 0: none */
     struct span raw_path;          /* path as received */
     struct span path;              /* normalised; set_path changes it */
     struct span query;             /* .p NULL: none */
@@ -48,7 +49,11 @@ struct subject {
     /* Of the route that is being tried or has decided. */
     struct subject_param *params;
     unsigned param_count;
-    struct span rest;              /* what the path's final "*" matched, without its leading slash; .p NULL: no such pattern */
+    /*
+     * What the path's final "*" matched, without its leading slash; .p NULL: no such pattern. It lies in the path that was
+     * matched, so rest.p[-1] may be read: no slash there means that the path ended before the pattern's one.
+     */
+    struct span rest;
     uint64_t wall_us;              /* when the head was complete */
     struct subject_log logs[SUBJECT_LOG_MAX];
     unsigned log_count;
@@ -60,20 +65,23 @@ void subject_init(struct subject *subject, struct slab *chunks);
 void subject_fini(struct subject *subject);
 /*
  * Fills path, query, host, scheme, id, websocket and client from head (already read), listener and peer. 0, or the status to answer (400, 426)
- * with *reason. Removes from head what an untrusted peer may not say (rules.md part 6).
+ * with *reason (static); id, peer, client and scheme are set either way. Removes from head what an untrusted peer may not say (rules.md part 6)
+ * and what Connection names, then applies the listener's request_headers.
  */
 unsigned subject_prepare(struct subject *subject, const struct config_listener *listener, const struct config_settings *settings,
                          const struct addr *peer, uint16_t local_port, const struct tls *tls, const char **reason);
 
 /* A snapshot of the edits, so that a route that throws can be undone (rules.md part 2, rule 3). */
 struct subject_mark {
-    struct http_field *fields; /* arena copy */
-    uint16_t field_count;
-    struct span path, query, host, params_rest;
+    struct http_field *fields; /* arena copy, used again by the next mark; start with a zeroed mark */
+    uint16_t field_count, field_cap;
+    struct span path, query, host, rest;
+    uint16_t host_port;
     bool path_edited, query_edited, host_edited, offer_edited;
     struct span protocols[UPGRADE_PROTOCOLS_MAX];
     unsigned protocol_count, log_count;
 };
+/* False: out of memory. */
 bool subject_mark(struct subject *subject, struct subject_mark *mark);
 void subject_restore(struct subject *subject, const struct subject_mark *mark);
 
