@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which server is next. Algorithms see one class of servers at a time; the classes are tried in this order: others than
- * backups that were not tried yet; backups not tried yet, when nothing else is live or all of it was tried in vain;
- * then what was tried already. The memory is a worker's own: no lock, no sharing but the servers' atomics.
+ * Which server is next. Algorithms see one class of servers at a time; the classes are tried in this order: others
+ * than backups that were not tried yet; backups not tried yet, when nothing else is live or all of it was tried in
+ * vain; then what was tried already. The memory is a worker's own: no lock, no sharing but the servers' atomics.
  */
 #include "upstream/balance.h"
 
@@ -17,7 +17,9 @@ struct balance *balance_new(const struct pool *pool, unsigned worker, unsigned w
     balance->pool = pool;
     balance->next = worker;
     balance->current = mem_alloc_array(pool->server_count ? pool->server_count : 1, sizeof *balance->current);
-    balance->pick = pool->config->balance == CONFIG_BALANCE_LEASTCONN ? balance_pick_leastconn : balance_pick_roundrobin;
+    balance->pick = balance_pick_roundrobin;
+    if (pool->config->balance == CONFIG_BALANCE_LEASTCONN)
+        balance->pick = balance_pick_leastconn;
     balance_advance_roundrobin(balance, worker);
     return balance;
 }

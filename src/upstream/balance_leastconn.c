@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Least connections: the server with the lowest active count by weight, where active counts the requests and tunnels of all
- * workers. Fractions are compared by cross multiplication. The scan begins behind the last pick, so that ties
- * (a quiet gateway has nothing but ties) go round.
+ * Least connections: the server with the lowest active count by weight, where active counts the requests and
+ * tunnels of all workers. Fractions are compared by cross multiplication. The scan begins behind the last pick, so
+ * that ties (a quiet gateway has nothing but ties) go round.
  */
 #include "upstream/balance.h"
 
@@ -15,7 +15,8 @@ struct server *balance_pick_leastconn(struct balance *balance, const struct pool
         if (!balance_may_pick(balance, i, tried, backup))
             continue;
         uint64_t active = atomic_load_explicit(&pool->servers[i]->active, memory_order_relaxed);
-        if (best == pool->server_count || active * pool->servers[best]->weight < best_active * pool->servers[i]->weight) {
+        bool first = best == pool->server_count;
+        if (first || active * pool->servers[best]->weight < best_active * pool->servers[i]->weight) {
             best = i;
             best_active = active;
         }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Smooth weighted round-robin: each server's running weight grows by its weight a pick, the highest is picked and pays the
- * sum of all. Weights 5:1:1 give a a b a c a a, never five in a row at once. Each worker starts some picks further on, so that
- * workers do not all begin with the first server.
+ * Smooth weighted round-robin: each server's running weight grows by its weight a pick, the highest is picked and
+ * pays the sum of all. Weights 5:1:1 give a a b a c a a, never five in a row at once. Each worker starts some
+ * picks further on, so that workers do not all begin with the first server.
  */
 #include "upstream/balance.h"
 

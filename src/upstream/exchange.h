@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * exchange: one HTTP/1 request to one server and its response: connect or kept connection, TLS, send, read, end. Used by
- * requests, probes and (later) Lua's http. It decides nothing: which server, what head, whether to try again are its owner's.
+ * exchange: one HTTP/1 request to one server and its response: connect or kept connection, TLS, send, read, end.
+ * Used by requests, probes and (later) Lua's http. It decides nothing: which server, what head, whether to try
+ * again are its owner's.
  *
- * Life: exchange_new() -> exchange_start() -> events -> exchange_free(). on_end, on_upgrade and on_fail are final: one of
- * them comes exactly once, never from inside exchange_start(), unless exchange_free() comes first. The owner may call exchange_free()
- * inside any event.
+ * Life: exchange_new() -> exchange_start() -> events -> exchange_free(). on_end, on_upgrade and on_fail are final:
+ * one of them comes exactly once, never from inside exchange_start(), unless exchange_free() comes first. The
+ * owner may call exchange_free() inside any event.
  */
 #ifndef MOONGATE_UPSTREAM_EXCHANGE_H
 #define MOONGATE_UPSTREAM_EXCHANGE_H
@@ -35,7 +36,10 @@ struct exchange_ops {
     void (*on_head)(void *owner, struct http_message *response);
     /* Decoded body bytes, all taken by the owner at once. */
     void (*on_body)(void *owner, const char *data, size_t n);
-    /* After a batch of on_body, when no end follows at once: push out. False: stop reading until exchange_resume(). */
+    /*
+     * After a batch of on_head and on_body, when no end follows at once: push out. False: stop reading until
+     * exchange_resume().
+     */
     bool (*on_flush)(void *owner);
     /* Complete. The connection is already kept or closed. trailers: live fields, or NULL. */
     void (*on_end)(void *owner, const struct http_message *trailers);
@@ -52,26 +56,38 @@ struct exchange_options {
     bool close;                 /* do not keep the connection afterwards */
     bool upgrade;               /* a 101 is expected: on_upgrade; otherwise a 101 is EXCHANGE_BAD */
     bool has_body;              /* exchange_send() follows, ended by exchange_send_end() */
-    uint32_t response_timeout_ms;
-    const struct addr *addr;    /* NULL: the server's; probes of another port */
+    uint32_t max_idle_ms;       /* no kept connection that was idle for longer (1000: cannot be tried again); 0: any */
+    uint32_t response_timeout_ms; /* without a byte either way; 0: none */
+    const struct addr *addr;    /* NULL: the server's; probes of another port. Borrowed */
     int tls;                    /* -1: as the pool; 0, 1: forced (probes) */
 };
 
+/* Prepares the slab of exchanges; upstream_init() calls it. */
+void exchange_init_slab(struct slab *slab);
+/* pool, server, ops and owner are borrowed until exchange_free(). */
 struct exchange *exchange_new(struct upstream *upstream, const struct pool *pool, struct server *server,
                               const struct exchange_options *options, const struct exchange_ops *ops, void *owner);
-/* head: the complete request head (and any first body bytes, framed); copied as far as it cannot be written at once. */
+/*
+ * Once. head: the complete request head (and any first body bytes, framed); copied as far as it cannot be written
+ * at once.
+ */
 void exchange_start(struct exchange *exchange, const char *head, size_t n);
 /*
- * Framed body bytes, all taken (what the kernel does not take is kept: at most n more). False: keep the rest until on_drain.
+ * Framed body bytes, all taken (what the kernel does not take is kept: at most n more). False: keep the rest until
+ * on_drain. After the end, or once the server takes no more, they are dropped and it returns true.
  */
 bool exchange_send(struct exchange *exchange, const char *data, size_t n);
 void exchange_send_end(struct exchange *exchange);
 bool exchange_sent_all(const struct exchange *exchange);
 void exchange_resume(struct exchange *exchange);
-/* After on_upgrade: the connection, now the caller's; *rest holds the bytes behind the 101, valid until exchange_free(). */
+/*
+ * In or after on_upgrade: the connection, now the caller's (to be ended by upstream_close_conn(), or counted as
+ * METRIC_server_closed); *rest holds the bytes behind the 101, valid until exchange_free().
+ */
 struct conn *exchange_take_conn(struct exchange *exchange, struct span *rest);
 bool exchange_reused(const struct exchange *exchange); /* went out on a kept connection */
-uint64_t exchange_connected_us(const struct exchange *exchange); /* clock_us() when connected (and TLS done); 0: not yet */
+/* clock_us() when connected (and TLS done), or when a kept connection was taken; 0: not yet. */
+uint64_t exchange_connected_us(const struct exchange *exchange);
 uint64_t exchange_bytes_in(const struct exchange *exchange);     /* response body bytes, decoded */
 /* Ends it wherever it is (an unfinished connection is closed); clears the pointer. NULL inside is fine. */
 void exchange_free(struct exchange **exchange);

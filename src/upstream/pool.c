@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A pool at run time: servers, the TLS context towards them, and the digest that keeps connections made one way from
- * being used another way. Servers that were there before, unchanged, are taken over with their state and counters; one whose
- * weight or name changed is a new object (others still read the old one) that starts in the old one's state.
- * Names are resolved here, blocking: this runs while a configuration loads, never on a loop.
+ * A pool at run time: servers, the TLS context towards them, and the digest that keeps connections made one way
+ * from being used another way. Servers that were there before, unchanged, are taken over with their state and
+ * counters; one whose weight or name changed is a new object (others still read the old one) that starts in the
+ * old one's state. Names are resolved here, blocking: this runs while a configuration loads, never on a loop.
  */
 #include "upstream/pool.h"
 
@@ -68,7 +68,7 @@ static struct server *pool_make_server(const struct pool *pool, const struct con
         if (!error)
             server_set_addr(server, &addr, pool_first_state(pool));
         else
-            log_warn("%s down: cannot resolve %s: %s; trying again every %u s (hint: check the name, or /etc/resolv.conf)",
+            log_warn("%s down: cannot resolve %s: %s; trying again every %u s (check the name, or /etc/resolv.conf)",
                      server->label, server->host, error, (unsigned)(pool->config->resolve_ms / 1000));
         return server;
     }

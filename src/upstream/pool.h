@@ -16,10 +16,13 @@ struct pool {
     unsigned server_count;
     struct tls_client *tls;   /* NULL: plain */
     struct tls_client *probe_tls; /* for probes by TLS of a plain pool; else NULL */
-    uint64_t digest;          /* of all that makes a connection to it what it is (TLS, SNI, CA, verification, source): key of kept ones */
+    uint64_t digest; /* of all that makes a connection what it is (TLS, SNI, CA, verification, source): for kept ones */
 };
 
-/* Takes servers of the same pool and address over from previous (may be NULL). NULL with a sentence in error[TLS_ERROR_MAX]. */
+/*
+ * Resolves names (blocks). Takes servers of the same pool and address over from previous (may be NULL). NULL with
+ * a sentence in error[TLS_ERROR_MAX]. config must outlive it.
+ */
 struct pool *pool_new(const struct config_pool *config, const struct pool *previous, char *error);
 void pool_free(struct pool **pool);
 /* SNI and verification name for a server of the pool. */
@@ -46,8 +49,8 @@ struct balance;
 struct balance *balance_new(const struct pool *pool, unsigned worker, unsigned workers);
 void balance_free(struct balance **balance);
 /*
- * The next server that is up, backups only when no other is; NULL when none is live. Servers in tried are avoided while another
- * is live: then backups come before what was tried. tried may be NULL. O(servers).
+ * The next server that is up, backups only when no other is; NULL when none is live. Servers in tried are avoided
+ * while another is live: then backups come before what was tried. tried may be NULL. O(servers).
  */
 struct server *balance_pick(struct balance *balance, const struct pool_tried *tried);
 

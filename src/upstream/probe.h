@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * probe: asks servers whether they are well; control thread only. One struct prober a generation: it probes every server of its pools at the
- * pace of their config, sets server states with rise and fall, counts failed live connects towards fall, and logs each change with its
- * reason and a hint.
+ * probe: asks servers whether they are well; control thread only. One struct prober a generation: it probes every
+ * server of its pools at the pace of their config, sets server states with rise and fall, counts failed live
+ * connects towards fall, and logs each change with its reason and a hint.
  */
 #ifndef MOONGATE_UPSTREAM_PROBE_H
 #define MOONGATE_UPSTREAM_PROBE_H

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Name lookup. getaddrinfo() can take many seconds and cannot be interrupted, so it never runs on a thread that has a loop:
- * each late lookup gets a short-lived detached thread. The subtle thing is who frees the job: the thread may outlive the one
- * who asked, so both ends look at `loop` under a lock: cancelled before the answer, the thread frees; posted, the
- * letter frees.
+ * Name lookup. getaddrinfo() can take many seconds and cannot be interrupted, so it never runs on a thread that
+ * has a loop: each late lookup gets a short-lived detached thread. The subtle thing is who frees the job: the
+ * thread may outlive the one who asked, so both ends look at `loop` under a lock: cancelled before the answer, the
+ * thread frees; posted, the letter frees.
  */
 #include "upstream/resolve.h"
 

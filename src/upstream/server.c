@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One backend. All texts live in one block behind the struct's own allocation and never change; state, active count and
- * connect failures are atomics that any thread may read. The subtle thing: addr of a server that was resolved late is written
- * while workers run, so nobody may look at it before having seen (acquire) a state other than SERVER_UNRESOLVED, and it
- * is written at most once.
+ * One backend. All texts live in one block behind the struct's own allocation and never change; state, active
+ * count and connect failures are atomics that any thread may read. The subtle thing: addr of a server that was
+ * resolved late is written while workers run, so nobody may look at it before having seen (acquire) a state other
+ * than SERVER_UNRESOLVED, and it is written at most once.
  */
 #include "upstream/server.h"
 

@@ -35,7 +35,7 @@ struct server {
     _Atomic(uint32_t) active;           /* requests and tunnels on it, all workers */
     _Atomic(uint32_t) connect_failures; /* of live traffic, since the control thread last looked */
     _Atomic(uint32_t) refs;
-    void (*_Atomic on_failure)(struct server *server); /* any thread: live traffic could not connect; NULL: nobody cares */
+    void (*_Atomic on_failure)(struct server *server); /* any thread: live traffic could not connect; or NULL */
     void *probe;                        /* the control thread's */
 };
 
