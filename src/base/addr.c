@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * addr: parsing and printing of numeric addresses and CIDR blocks. IPv4 has one form here: a mapped IPv6 address becomes
- * IPv4 when parsed, printed, compared or shrunk. The subtle thing: inside addr_small and cidr both families are 16 bytes
- * with IPv4 mapped, but an IPv6 block never holds an IPv4 address unless it lies wholly in the mapped range: "::/0"
- * means all of IPv6.
+ * addr: parsing and printing of numeric addresses and CIDR blocks. IPv4 has one form here: a mapped IPv6
+ * address becomes IPv4 when parsed, printed, compared or shrunk. The subtle thing: inside addr_small and cidr
+ * both families are 16 bytes with IPv4 mapped, but an IPv6 block never holds an IPv4 address unless it lies
+ * wholly in the mapped range: "::/0" means all of IPv6.
  */
 #include "base/addr.h"
 

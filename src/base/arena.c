@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * arena: bump allocation in chunks of ARENA_CHUNK bytes; a piece that would waste much of a chunk gets memory of its own.
- * Such a piece is linked behind the first chunk, so that small pieces keep filling the chunk at the front. The cap
- * counts bytes handed out (rounded up to 8), not those of half-filled chunks.
+ * arena: bump allocation in chunks of ARENA_CHUNK bytes; a piece that would waste much of a chunk gets memory
+ * of its own. Such a piece is linked behind the first chunk, so that small pieces keep filling the chunk at
+ * the front. The cap counts bytes handed out (rounded up to 8), not those of half-filled chunks.
  */
 #include "base/arena.h"
 

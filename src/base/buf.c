@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * buf: a byte queue in one piece of memory, doubling from 1 KiB to its cap. Unread bytes are moved to the front only when
- * at least a quarter of the memory was read already (or growing is no longer possible), so that moving stays cheap
- * for each byte. An empty buffer starts over at the front at no cost.
+ * buf: a byte queue in one piece of memory, doubling from 1 KiB to its cap. Unread bytes are moved to the
+ * front only when at least a quarter of the memory was read already (or growing is no longer possible), so
+ * that moving stays cheap for each byte. An empty buffer starts over at the front at no cost.
  */
 #include "base/buf.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * mem: thin wrappers around malloc. Two families on purpose: what is small and ours aborts when memory is out, since
- * no caller could do better than stop; what a peer can make large returns NULL. The subtle thing: a size of zero is
- * rounded up to one byte, so that a NULL always means that memory is out.
+ * mem: thin wrappers around malloc. Two families on purpose: what is small and ours aborts when memory is out,
+ * since no caller could do better than stop; what a peer can make large returns NULL. The subtle thing: a size
+ * of zero is rounded up to one byte, so that a NULL always means that memory is out.
  */
 #include "base/mem.h"
 
@@ -13,9 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static void mem_die(void) __attribute__((noreturn));
-
-static void mem_die(void) {
+void mem_abort(void) {
     static const char text[] = "moongate: out of memory\n";
     /* No stdio here: it may want memory itself. */
     if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
@@ -28,14 +26,14 @@ void *mem_alloc(size_t size) { return mem_alloc_array(1, size); }
 void *mem_alloc_array(size_t count, size_t size) {
     void *p = count && size ? calloc(count, size) : calloc(1, 1);
     if (!p)
-        mem_die();
+        mem_abort();
     return p;
 }
 
 void *mem_resize(void *p, size_t size) {
     void *q = realloc(p, size ? size : 1);
     if (!q)
-        mem_die();
+        mem_abort();
     return q;
 }
 
@@ -43,10 +41,10 @@ char *mem_strdup(const char *text) { return text ? mem_strndup(text, strlen(text
 
 char *mem_strndup(const char *p, size_t n) {
     if (n == SIZE_MAX)
-        mem_die();
+        mem_abort();
     char *copy = malloc(n + 1);
     if (!copy)
-        mem_die();
+        mem_abort();
     if (n)
         memcpy(copy, p, n);
     copy[n] = '\0';
@@ -60,7 +58,7 @@ char *mem_printf(const char *format, ...) {
     int n = vasprintf(&text, format, args);
     va_end(args);
     if (n < 0 || !text)
-        mem_die();
+        mem_abort();
     return text;
 }
 

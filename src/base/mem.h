@@ -27,6 +27,9 @@ void *mem_try_alloc(size_t size) __attribute__((malloc));
 /* Like realloc; NULL when memory is out (p is still valid then). */
 void *mem_try_resize(void *p, size_t size);
 
+/* Says that memory is out and aborts. */
+void mem_abort(void) __attribute__((noreturn));
+
 /* Frees; NULL is fine. */
 void mem_free(void *p);
 

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * slab: a free list in front of pages of 64 KiB. A page is carved from its start on demand instead of being threaded
- * onto the free list at once, so that its untouched rest costs no resident memory. Pages go back to the system only at
- * slab_fini(): a slab keeps its high-water mark. The subtle thing is the page size: 64 KiB less one cache line, aligned
- * to a cache line, because malloc would waste as much again between pages aligned to their own size.
+ * slab: a free list in front of pages of 64 KiB. A page is carved from its start on demand instead of being
+ * threaded onto the free list at once, so that its untouched rest costs no resident memory. Pages go back to
+ * the system only at slab_fini(): a slab keeps its high-water mark. The subtle thing is the page size: 64 KiB
+ * less one cache line, aligned to a cache line, because malloc would waste as much again between pages aligned
+ * to their own size.
  */
 #include "base/slab.h"
 
 #include <assert.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -120,7 +120,7 @@ void slab_put(struct slab *slab, void *object) {
 void *slab_get(struct slab *slab) {
     void *object = slab_try_get(slab);
     if (!object)
-        return mem_alloc(SIZE_MAX); /* aborts with the usual message */
+        mem_abort();
     memset(object, 0, slab->size);
     return object;
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * str: comparing, cutting and parsing of text. Everything is ASCII and knows no locale. The JSON escaper stands on the path
- * of every access line: it looks at eight bytes at a time for one that is not plain, and appends runs of plain
- * bytes at once. The subtle thing there: a byte that is no valid UTF-8 is written as \u00XX, its Latin-1 reading, so that
- * the value of the byte stays visible to whoever looks into an attack.
+ * str: comparing, cutting and parsing of text. Everything is ASCII and knows no locale. The JSON escaper
+ * stands on the path of every access line: it looks at eight bytes at a time for one that is not plain, and
+ * appends runs of plain bytes at once. The subtle thing there: a byte that is no valid UTF-8 is written as
+ * \u00XX, its Latin-1 reading, so that the value of the byte stays visible to whoever looks into an attack.
  */
 #include "base/str.h"
 

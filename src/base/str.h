@@ -37,8 +37,9 @@ bool str_copy(char *out, size_t size, struct span s);
  */
 const char *str_nearest(const char *word, const char *const *names);
 /*
- * Length of the UTF-8 sequence at p (n >= 1 bytes there): 1..4, or 0 when it is invalid (RFC 3629: no overlong forms, no
- * surrogates, nothing above U+10FFFF) or a control character (C0, DEL, C1), which has no place in a log line.
+ * Length of the UTF-8 sequence at p (n >= 1 bytes there): 1..4, or 0 when it is invalid (RFC 3629: no overlong
+ * forms, no surrogates, nothing above U+10FFFF) or a control character (C0, DEL, C1), which has no place in a
+ * log line.
  */
 size_t str_utf8_printable(const char *p, size_t n);
 /*
