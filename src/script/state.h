@@ -15,14 +15,11 @@
 #include "config/config.h"
 #include "script/load.h"
 
-/* What the monitor thread and the signal handler share with the thread that runs Lua (budget.c). */
+/* What the signal handler and the hook of budget.c know of a state. */
 struct script_budget {
-    _Atomic(uint64_t) started_us; /* CPU clock of the thread when the running call began; 0: none runs */
-    _Atomic(uint32_t) epoch;      /* grows with every call */
-    _Atomic(uint32_t) overrun;    /* the epoch that was told to end; every resume of it re-arms */
+    _Atomic(uint32_t) overrun;    /* not 0: the running call was told to end; every instruction of it raises */
     lua_State *_Atomic running;   /* the coroutine that runs, for the handler's lua_sethook() */
-    uint32_t limit_ms;
-    void *slot;                   /* budget.c's registration */
+    uint32_t limit_ms;            /* of CPU time a call; 0: none. The loader sets its own, ops.c settings rule_cpu */
 };
 
 struct script {
@@ -36,6 +33,8 @@ struct script {
     unsigned function_count, function_cap;
     struct subject *subject;    /* of the call under way, NULL between calls */
     unsigned built;             /* actions built in the call under way (the forgotten return) */
+    struct script_response *response; /* of the on_response under way */
+    uint64_t response_serial;   /* which of them it is: an older `resp` is over */
     struct script_budget budget;
 };
 
@@ -83,9 +82,14 @@ bool script_is_mistake(lua_State *L, int index);
 /* Pushes an array of the table's keys: numbers, then strings, in order. Raw. */
 void script_push_sorted_keys(lua_State *L, int index);
 
-/* budget.c: around each call of a function. */
+/*
+ * budget.c: around each protected call of a function (script_call() or the load of a file), on the thread that calls; calls do not nest.
+ * running is the state or coroutine that will run. Works without the monitor thread too, by a timer a call.
+ */
 void script_budget_enter(struct script *script, lua_State *running);
-/* True when the call was ended by its budget. */
+/* True when the call was told to end by its budget. */
 bool script_budget_leave(struct script *script);
+/* xpcall whose handler does not run once the call has to end: Lua runs handlers with hooks off, so nothing could end one. */
+int script_budget_xpcall(lua_State *L);
 
 #endif
