@@ -65,18 +65,25 @@ void tls_tickets_rotate(void);
  * A self-signed P-256 certificate for names, written as PEM (0600) to the two paths; for the demo and tests.
  * False with errno or an OpenSSL error.
  */
-bool tls_make_certificate(const char *common_name, const char *const *names, const char *cert_path, const char *key_path);
+bool tls_make_certificate(const char *common_name, const char *const *names, const char *cert_path,
+                          const char *key_path);
 
 /*
- * --- for conn.c --- The BIO reads and writes conn->fd itself and keeps conn's readable and writable flags by the rules of conn.h: no system
- * call while the flag is clear; EAGAIN clears it, a short read clears readable unless fin_seen.
+ * --- for conn.c --- The BIO reads and writes conn->fd itself and keeps conn's readable and writable flags by the
+ * rules of conn.h: no system call while the flag is clear; EAGAIN clears it, a short read clears readable unless
+ * fin_seen. Errors are sticky and set conn->error (0 for a TLS one); a broken socket sets conn->failed.
  */
+/* NULL when out of memory; for clients also when verification is on and server_name gives nothing to verify. */
 struct tls *tls_new_server(struct conn *conn, const struct tls_server *server);
 struct tls *tls_new_client(struct conn *conn, const struct tls_client *client, const char *server_name);
 void tls_free(struct tls **tls);
 enum io tls_handshake(struct tls *tls);
 /* IO_EOF on close_notify, and on FIN without it (then conn->truncated is set). */
 enum io tls_read(struct tls *tls, void *data, size_t size, size_t *n);
+/*
+ * Takes record by record until the socket is full. After IO_AGAIN the next call must offer at least the same bytes,
+ * from any address (a record of them may be sealed already); fewer is IO_ERROR.
+ */
 enum io tls_write(struct tls *tls, const void *data, size_t size, size_t *n);
 /* Decrypted or undecrypted bytes held inside: a read may give something without a new event. */
 bool tls_has_pending(const struct tls *tls);
