@@ -110,13 +110,19 @@ struct span http_join(const struct http_message *message, struct span name);
 /* True when some comma-separated element of the fields with this id equals token, any case. */
 bool http_list_has(const struct http_message *message, enum http_field_id id, struct span token);
 
-/* Edits. Names and values must already be valid (http_valid_*); they are borrowed. False: out of memory or over 1,000 fields. */
+/*
+ * Edits. Names and values must already be valid (http_valid_*); they are borrowed. False: out of memory or over
+ * 1,000 fields. A field that is added or set is not hop-by-hop because of what http_mark_hops() did before.
+ */
 bool http_add(struct http_message *message, struct span name, struct span value);
 /* Replaces the first, deletes the others, adds when there is none. */
 bool http_set(struct http_message *message, struct span name, struct span value);
 void http_delete(struct http_message *message, struct span name);
 void http_delete_id(struct http_message *message, enum http_field_id id);
-/* Marks HTTP_HOP on the hop-by-hop fields and on all that Connection names, framing and Host excepted (requirements A8). */
+/*
+ * Marks HTTP_HOP on the hop-by-hop fields and on all that Connection names, excepted framing, Host and the fields
+ * by which a server learns who asks (Forwarded, X-Forwarded-*, X-Real-IP, X-Request-Id) (requirements A8).
+ */
 void http_mark_hops(struct http_message *message);
 
 bool http_valid_name(struct span name);

@@ -13,6 +13,7 @@ struct http1_limits {
     uint32_t max_target; /* bytes; above: 414 */
     uint32_t max_head;   /* bytes of the whole head; above: 431 (response: refused) */
     uint16_t max_fields; /* above: 431 */
+    /* Field names with '_' in requests; responses keep them. */
     enum http1_underscores { HTTP1_UNDERSCORES_DROP, HTTP1_UNDERSCORES_REJECT, HTTP1_UNDERSCORES_PASS } underscores;
 };
 
@@ -20,15 +21,15 @@ enum http1_result { HTTP1_OK, HTTP1_MORE, HTTP1_BAD };
 
 /* Why a message was refused. */
 struct http1_error {
-    uint16_t status;     /* the answer for a request: 400 405 413 414 426 431 501 505; 502 for a response */
+    uint16_t status;     /* the answer for a request: 400 405 414 417 431 501 505; 502 for a response */
     const char *reason;  /* a short phrase for the log, static: "bare LF", "two Host fields" */
     bool mismatch;       /* guard and parser disagreed */
 };
 
 /*
- * Looks for the end of the head in data[0..n). *scanned carries on where the last call stopped (start with 0). HTTP1_OK: *head_size
- * holds the whole head including its empty line, and *skip (0 or 2) the empty line tolerated before a request
- * (part of head_size). HTTP1_MORE: not there yet. HTTP1_BAD: a limit is passed, or the bytes so far can never
+ * Looks for the end of the head in data[0..n). *scanned carries on where the last call stopped (start with 0).
+ * HTTP1_OK: *head_size holds the whole head including its empty line, and *skip (0 or 2) the empty line tolerated
+ * before a request (part of head_size). HTTP1_MORE: not there yet. HTTP1_BAD: a limit is passed, or the bytes so far can never
  * become a valid head (control characters, bare LF, no method: so that a slow or wrong peer is answered at once).
  */
 enum http1_result http1_find_head(const char *data, size_t n, bool is_response, const struct http1_limits *limits,
@@ -54,7 +55,10 @@ bool http1_write_field(struct buf *out, struct span name, struct span value);
 bool http1_write_fields(struct buf *out, const struct http_message *message);
 /* "\r\n". */
 bool http1_write_end(struct buf *out);
-/* A chunk's header line for size bytes ("1f4\r\n") into out[HTTP1_CHUNK_MAX]; returns its length. After the data comes CRLF. */
+/*
+ * A chunk's header line for size bytes ("1f4\r\n") into out[HTTP1_CHUNK_MAX]; returns its length. After the data
+ * comes CRLF.
+ */
 #define HTTP1_CHUNK_MAX 20
 size_t http1_chunk_line(char *out, uint64_t size);
 

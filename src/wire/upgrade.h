@@ -24,7 +24,10 @@ struct upgrade_offer {
     const char *reason;                              /* for UPGRADE_BAD */
 };
 
-/* Judges a request (requirements B11). UPGRADE_WEBSOCKET fills offer; more than UPGRADE_PROTOCOLS_MAX or repeated subprotocols: UPGRADE_BAD. */
+/*
+ * Judges a request (requirements B11). UPGRADE_WEBSOCKET fills offer; more than UPGRADE_PROTOCOLS_MAX or repeated
+ * subprotocols: UPGRADE_BAD.
+ */
 enum upgrade_kind upgrade_check_request(const struct http_message *request, struct upgrade_offer *offer);
 /*
  * Judges a 101 (requirements B12): Connection: upgrade, Upgrade: websocket alone, no framing fields, the accept value,
