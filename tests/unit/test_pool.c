@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pool: states at the start, names resolved, servers taken over from the pool before, digests that tell connections apart.
+ */
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "upstream/pool.h"
+
+static struct config_server servers[3];
+static struct config_pool config;
+
+static struct config_server make(const char *address, const char *host, uint16_t port) {
+    struct config_server server = {.name = (char *)(uintptr_t)address,
+                                   .address = (char *)(uintptr_t)address,
+                                   .host = (char *)(uintptr_t)host,
+                                   .port = port,
+                                   .weight = 1};
+    addr_parse(span_of(address), 0, &server.addr);
+    return server;
+}
+
+static void setup(void) {
+    config_pool_defaults(&config);
+    servers[0] = make("10.0.1.1:9000", "10.0.1.1", 9000);
+    servers[1] = make("[::1]:9000", "::1", 9000);
+    servers[2] = make("localhost:9000", "localhost", 9000);
+    config.name = (char *)(uintptr_t) "chat";
+    config.servers = servers;
+    config.server_count = 3;
+    config.probe.kind = CONFIG_PROBE_HTTP;
+}
+
+static struct pool *open_pool(const struct pool *previous) {
+    char error[TLS_ERROR_MAX] = "";
+    struct pool *pool = pool_new(&config, previous, error);
+    ck_assert_msg(pool != NULL, "%s", error);
+    return pool;
+}
+
+START_TEST(test_pool_probed_servers_start_unknown) {
+    setup();
+    struct pool *pool = open_pool(NULL);
+    ck_assert(pool_is_pending(pool));
+    ck_assert(!pool_has_live(pool));
+    server_set_state(pool->servers[0], SERVER_DOWN);
+    server_set_state(pool->servers[1], SERVER_DOWN);
+    ck_assert(pool_is_pending(pool));
+    server_set_state(pool->servers[2], SERVER_DOWN);
+    ck_assert(!pool_is_pending(pool));
+    server_set_state(pool->servers[2], SERVER_UP);
+    ck_assert(pool_has_live(pool));
+    pool_free(&pool);
+    ck_assert_ptr_null(pool);
+}
+END_TEST
+
+START_TEST(test_pool_without_probe_is_up) {
+    setup();
+    config.probe.kind = CONFIG_PROBE_NONE;
+    struct pool *pool = open_pool(NULL);
+    for (unsigned i = 0; i < 3; i++)
+        ck_assert_int_eq(server_state(pool->servers[i]), SERVER_UP);
+    pool_free(&pool);
+}
+END_TEST
+
+START_TEST(test_pool_resolves) {
+    setup();
+    servers[0] = make("no-such-host.invalid:9000", "no-such-host.invalid", 9000);
+    config.probe.kind = CONFIG_PROBE_NONE;
+    struct pool *pool = open_pool(NULL);
+    ck_assert_int_eq(server_state(pool->servers[0]), SERVER_UNRESOLVED);
+    ck_assert_int_eq(server_state(pool->servers[2]), SERVER_UP);
+    ck_assert_uint_eq(addr_port(&pool->servers[2]->addr), 9000);
+    ck_assert(pool_has_live(pool));
+    pool_free(&pool);
+}
+END_TEST
+
+START_TEST(test_pool_finds) {
+    setup();
+    servers[0].name = (char *)(uintptr_t) "blue";
+    struct pool *pool = open_pool(NULL);
+    ck_assert_ptr_eq(pool_find_server(pool, SPAN("blue")), pool->servers[0]);
+    ck_assert_ptr_eq(pool_find_server(pool, SPAN("10.0.1.1:9000")), pool->servers[0]);
+    ck_assert_ptr_eq(pool_find_server(pool, SPAN("localhost:9000")), pool->servers[2]);
+    ck_assert_ptr_null(pool_find_server(pool, SPAN("green")));
+    pool_free(&pool);
+}
+END_TEST
+
+START_TEST(test_pool_takes_over) {
+    setup();
+    struct pool *old = open_pool(NULL);
+    server_set_state(old->servers[0], SERVER_UP);
+    server_set_state(old->servers[1], SERVER_DOWN);
+    servers[1].weight = 5;
+    struct pool *pool = open_pool(old);
+    ck_assert_ptr_eq(pool->servers[0], old->servers[0]);
+    ck_assert_ptr_ne(pool->servers[1], old->servers[1]);
+    ck_assert_uint_eq(pool->servers[1]->weight, 5);
+    pool_free(&old);
+    ck_assert_int_eq(server_state(pool->servers[0]), SERVER_UP);
+    ck_assert_int_eq(server_state(pool->servers[1]), SERVER_DOWN);
+    pool_free(&pool);
+}
+END_TEST
+
+START_TEST(test_pool_digest_and_tls_name) {
+    setup();
+    struct pool *plain = open_pool(NULL), *same = open_pool(NULL);
+    ck_assert(plain->digest == same->digest);
+    config.tls = true;
+    config.tls_verify = false;
+    struct pool *loose = open_pool(NULL);
+    ck_assert_ptr_nonnull(loose->tls);
+    ck_assert_str_eq(pool_tls_name(loose, loose->servers[2]), "localhost");
+    config.tls_sni = (char *)(uintptr_t) "auth.internal";
+    struct pool *named = open_pool(NULL);
+    ck_assert_str_eq(pool_tls_name(named, named->servers[2]), "auth.internal");
+    ck_assert(plain->digest != loose->digest && loose->digest != named->digest);
+    config.tls_verify = true;
+    struct pool *strict = open_pool(NULL);
+    ck_assert(strict->digest != named->digest);
+    pool_free(&plain);
+    pool_free(&same);
+    pool_free(&loose);
+    pool_free(&named);
+    pool_free(&strict);
+}
+END_TEST
+
+START_TEST(test_pool_tls_mistake) {
+    setup();
+    config.tls = config.tls_verify = true;
+    config.tls_ca = (char *)(uintptr_t) "/no/such/file.pem";
+    char error[TLS_ERROR_MAX] = "";
+    ck_assert_ptr_null(pool_new(&config, NULL, error));
+    ck_assert_ptr_nonnull(strstr(error, "/no/such/file.pem"));
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("pool");
+    TCase *tests = tcase_create("pool");
+    tcase_set_timeout(tests, 60);
+    tcase_add_test(tests, test_pool_probed_servers_start_unknown);
+    tcase_add_test(tests, test_pool_without_probe_is_up);
+    tcase_add_test(tests, test_pool_resolves);
+    tcase_add_test(tests, test_pool_finds);
+    tcase_add_test(tests, test_pool_takes_over);
+    tcase_add_test(tests, test_pool_digest_and_tls_name);
+    tcase_add_test(tests, test_pool_tls_mistake);
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * server: what is shared by threads. Many threads enter, leave and note failures at once; the sums must come out, and
+ * the last reference frees.
+ */
+#include <check.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "upstream/server.h"
+
+static struct config_server test_config(char *address, char *host) {
+    struct config_server config = {.name = address, .address = address, .host = host, .port = 9000, .weight = 3};
+    addr_parse(span_of(address), 0, &config.addr);
+    return config;
+}
+
+START_TEST(test_server_names) {
+    char address[] = "10.0.1.2:9000", host[] = "10.0.1.2";
+    struct config_server config = test_config(address, host);
+    struct server *server = server_new("chat", &config);
+    ck_assert_str_eq(server->label, "chat/10.0.1.2:9000");
+    ck_assert_str_eq(server->name, "10.0.1.2:9000");
+    ck_assert_str_eq(server->host, "10.0.1.2");
+    ck_assert_uint_eq(server->weight, 3);
+    ck_assert_int_eq(server_state(server), SERVER_UNKNOWN);
+    ck_assert(!server_is_live(server));
+    ck_assert(server_set_state(server, SERVER_UP));
+    ck_assert(!server_set_state(server, SERVER_UP));
+    ck_assert(server_is_live(server));
+    ck_assert_str_eq(server_state_name(SERVER_DOWN), "down");
+    server_unref(&server);
+    ck_assert_ptr_null(server);
+}
+END_TEST
+
+START_TEST(test_server_unix_and_names) {
+    char path[] = "unix:/run/x.sock", name[] = "auth.internal:9000", host[] = "auth.internal";
+    struct config_server config = test_config(path, NULL);
+    struct server *server = server_new("p", &config);
+    ck_assert_str_eq(server->host, "localhost");
+    server_unref(&server);
+    config = test_config(name, host);
+    ck_assert_uint_eq(config.addr.len, 0);
+    server = server_new("p", &config);
+    ck_assert_int_eq(server_state(server), SERVER_UNRESOLVED);
+    struct addr addr;
+    ck_assert(addr_parse(SPAN("127.0.0.1:9000"), 0, &addr));
+    server_set_addr(server, &addr, SERVER_UP);
+    ck_assert(server_is_live(server));
+    ck_assert(addr_equal(&server->addr, &addr));
+    server_unref(&server);
+}
+END_TEST
+
+START_TEST(test_server_weight_zero_is_not_live) {
+    char address[] = "10.0.1.2:9000", host[] = "10.0.1.2";
+    struct config_server config = test_config(address, host);
+    config.weight = 0;
+    struct server *server = server_new("chat", &config);
+    server_set_state(server, SERVER_UP);
+    ck_assert(!server_is_live(server));
+    server_unref(&server);
+}
+END_TEST
+
+static _Atomic(unsigned) noted;
+
+static void count_failure(struct server *server) {
+    (void)server;
+    atomic_fetch_add(&noted, 1);
+}
+
+static void *hammer(void *argument) {
+    struct server *server = argument;
+    for (unsigned i = 0; i < 10000; i++) {
+        server_enter(server);
+        server_note_failure(server);
+        server_leave(server);
+    }
+    server_unref(&server);
+    return NULL;
+}
+
+START_TEST(test_server_threads) {
+    char address[] = "10.0.1.2:9000", host[] = "10.0.1.2";
+    struct config_server config = test_config(address, host);
+    struct server *server = server_new("chat", &config);
+    atomic_store(&server->on_failure, count_failure);
+    pthread_t threads[4];
+    for (unsigned i = 0; i < 4; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, hammer, server_ref(server)), 0);
+    for (unsigned i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    ck_assert_uint_eq(atomic_load(&server->active), 0);
+    ck_assert_uint_eq(atomic_load(&server->connect_failures), 40000);
+    ck_assert_uint_eq(atomic_load(&noted), 40000);
+    ck_assert_uint_eq(atomic_load(&server->refs), 1);
+    server_unref(&server);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("server");
+    TCase *tests = tcase_create("server");
+    tcase_add_test(tests, test_server_names);
+    tcase_add_test(tests, test_server_unix_and_names);
+    tcase_add_test(tests, test_server_weight_zero_is_not_live);
+    tcase_add_test(tests, test_server_threads);
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
