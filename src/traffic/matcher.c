@@ -124,12 +124,31 @@ static bool matcher_test_globs(const struct match_texts *globs, struct span text
     return false;
 }
 
+/* Besides globs: a star inside, as in a scheme before "*.example", stands for host labels alone: no path or port slips in. */
+static bool matcher_test_origin_glob(struct span glob, struct span origin) {
+    const char *star = glob.n > 2 ? memchr(glob.p + 1, '*', glob.n - 2) : NULL;
+    if (!star)
+        return str_glob(glob, origin);
+    size_t head = (size_t)(star - glob.p), tail = glob.n - head - 1;
+    if (origin.n <= head + tail || !str_starts(origin, span_make(glob.p, head)) || !str_ends(origin, span_make(star + 1, tail)))
+        return false;
+    for (size_t i = head; i < origin.n - tail; i++) {
+        char c = str_lower(origin.p[i]);
+        if (!(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9') && c != '-' && c != '_' && c != '.')
+            return false;
+    }
+    return true;
+}
+
 static bool matcher_test_origin(const struct matcher *matcher, struct subject *subject) {
     const struct match *match = matcher->match;
     if (!http_find(&subject->head, HTTP_FIELD_ORIGIN))
         return match->no_origin;
     struct span origin = http_join(&subject->head, SPAN("origin"));
-    return origin.p && matcher_test_globs(&match->origins, origin);
+    for (unsigned i = 0; origin.p && i < match->origins.count; i++)
+        if (matcher_test_origin_glob(match->origins.list[i], origin))
+            return true;
+    return false;
 }
 
 static bool matcher_test_named(const struct match_named *named, struct span value) {
