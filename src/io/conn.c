@@ -251,9 +251,14 @@ void conn_abort(struct conn **slot) {
 }
 
 bool conn_is_quiet(struct conn *conn) {
-    if (conn->fin_seen || conn->failed || conn->eof || (conn->tls && tls_has_pending(conn->tls)))
+    if (conn->fin_seen || conn->failed || conn->eof)
         return false;
     char byte;
+    /* Session tickets may wait inside TLS: only a read tells them from data. */
+    if (conn->tls) {
+        size_t n;
+        return conn_read(conn, &byte, 1, &n) == IO_AGAIN;
+    }
     ssize_t got = recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
     return got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
 }

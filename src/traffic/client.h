@@ -38,7 +38,8 @@ struct client {
     struct buf in;           /* head of the request under way, and what was read behind it */
     struct buf out;          /* bytes the client has not taken */
     size_t scanned;          /* of `in`, by http1_find_head() */
-    size_t head_size;        /* of the request under way, in `in` */
+    struct buf ahead;        /* read behind `in` while a body came: `in` must not move under the request's spans */
+    size_t head_size;        /* bytes of `in` that the request under way has used */
     uint64_t phase_ms;       /* when the phase began */
     struct body body;        /* of the request under way */
     struct client_pace reading, sending;
@@ -52,7 +53,7 @@ struct client {
     bool in_event : 1;       /* inside client_h1_run(): finish() must not recurse */
     bool old_http : 1;       /* the request under way is HTTP/1.0 */
     bool wants_close : 1;    /* the client asked for close */
-    bool websocket : 1;
+    bool until_close : 1;    /* the response ends with the connection */
     struct list link;        /* worker->client_list */
     struct deferred deferred;
 };
@@ -71,13 +72,18 @@ void client_drain(struct client *client);
 /* The connection is ready for HTTP/1. */
 void client_h1_start(struct client *client);
 void client_h1_on_timer(struct client *client);
-extern const struct responder_ops client_h1_responder;
+extern const struct responder_ops client_h1_responder; /* client_send.c */
+
+/* Ready for the next request, or done with the connection: after a response's last byte was taken. */
+void client_h1_next(struct client *client);
+/* Drops request body bytes that are already here, so that a small unread body does not cost the connection. */
+void client_h1_discard_body(struct client *client);
+/* Feeds what was read behind the head to the request. */
+void client_h1_feed_buffered(struct client *client);
 
 /* --- client_send.c: the way out --- */
-/* Writes what is in out; false while bytes remain. A failed write closes the client: check client->closed. */
+/* Writes what is in out; false while bytes remain. After a failed write it drops all and returns true; conn->failed tells. */
 bool client_flush(struct client *client);
-/* Everything is out: closes or goes on to the next request. */
-void client_sent(struct client *client);
 
 /* --- client_pace.c --- */
 void client_pace_wait(struct client_pace *pace, uint64_t now_ms);

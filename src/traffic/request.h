@@ -28,6 +28,7 @@ struct request {
     const struct pool *pool;
     unsigned pool_index;
     struct server *server;            /* entered; NULL: none */
+    const struct server *last_server; /* for the log; lives as long as the generation */
     struct pool_tried tried;
     struct exchange *exchange;
     struct buf send;                  /* head and first body bytes until the exchange starts; later chunk framing */
@@ -41,12 +42,13 @@ struct request {
     struct http_message answer;       /* a reply of our own */
     struct span answer_body;
     bool head_sent;
-    bool in_callback;                 /* inside request_run(): do not recurse */
     unsigned status;
     uint64_t bytes_in, bytes_out;     /* bodies */
     uint64_t started_us;
     uint64_t max_body;
     enum cause cause;
+    const char *detail;               /* a short phrase for the log; static or in the subject's arena; may be NULL */
+    uint64_t wait_until_ms;           /* for the first probe answer; 0: not waiting yet */
     struct list waiting;              /* on worker->waiting */
     struct timer timer;               /* the wait for a first probe answer */
     struct deferred deferred;
@@ -62,7 +64,7 @@ void request_refuse(struct request *request, unsigned status, enum cause cause);
 /* --- what the client's side reports --- */
 /* Body bytes, decoded. False: stop until resume_body(). */
 bool request_body(struct request *request, const char *data, size_t n);
-void request_body_end(struct request *request);
+void request_body_end(struct request *request, const struct http_message *trailers);
 /* The body cannot be completed: answers status if no head was sent yet, else aborts. */
 void request_body_failed(struct request *request, unsigned status, enum cause cause);
 /* The client has gone: frees the request; the responder is not called any more. */
@@ -71,6 +73,7 @@ void request_gone(struct request *request, enum cause cause);
 void request_drained(struct request *request);
 /* Tries to go on after a wait (script, probe answer). */
 void request_run(struct request *request);
+const char *request_step_name(enum request_step step);
 /* True once the response's head was handed to the responder. */
 bool request_answered(const struct request *request);
 

@@ -10,7 +10,7 @@
 #include "wire/http.h"
 
 struct conn;
-struct addr_small;
+struct listener;
 
 struct responder_ops {
     /* A 1xx other than 101. */
@@ -31,8 +31,13 @@ struct responder_ops {
     /* Start (again) or stop delivering the request's body: request_body(), request_body_end(). Delivery may happen inside resume. */
     void (*resume_body)(void *responder);
     void (*pause_body)(void *responder);
-    /* A 101 was sent: gives the connection up; *rest holds early bytes behind the handshake, to be freed by the caller. */
-    struct conn *(*take_conn)(void *responder, const struct http_message *head, struct buf *rest);
+    /*
+     * Writes head (a 101) and gives the connection up. *early: what the client sent behind its handshake; *unsent: what it has not
+     * taken of the 101. Both buffers become the caller's.
+     */
+    struct conn *(*take_conn)(void *responder, const struct http_message *head, struct buf *early, struct buf *unsent);
+    /* The listener that the client came in by; a tunnel goes on counting against it. */
+    struct listener *(*listener)(void *responder);
 };
 
 #endif

@@ -71,7 +71,7 @@ static void worker_on_drain(struct message *message) {
     struct worker_letter *letter = container_of(message, struct worker_letter, message);
     struct worker *worker = letter->worker;
     mem_free(letter);
-    if (worker->draining)
+    if (worker->draining || worker->closed)
         return;
     worker->draining = true;
     worker_stop_listening(worker);
@@ -85,6 +85,8 @@ static void worker_on_stop(struct message *message) {
     struct worker_letter *letter = container_of(message, struct worker_letter, message);
     struct worker *worker = letter->worker;
     mem_free(letter);
+    if (worker->closed)
+        return;
     if (!worker->draining)
         worker_stop_listening(worker);
     worker->draining = true;
@@ -95,7 +97,7 @@ static void worker_on_stop(struct message *message) {
 static void worker_on_server(struct message *message) {
     struct worker_letter *letter = container_of(message, struct worker_letter, message);
     struct worker *worker = letter->worker;
-    if (server_state(letter->server) != SERVER_UP)
+    if (!worker->closed && server_state(letter->server) != SERVER_UP)
         idle_drop_server(worker->upstream.idle, letter->server);
     server_unref(&letter->server);
     mem_free(letter);
@@ -130,6 +132,7 @@ static void worker_open(struct worker *worker) {
     list_init(&worker->client_list);
     list_init(&worker->tunnel_list);
     list_init(&worker->waiting);
+    worker->scratch = mem_alloc(UPSTREAM_SCRATCH);
     buf_init(&worker->log_line, WORKER_LOG_LINE_MAX);
     timer_init(&worker->drain_timer, worker_on_drain_timeout);
     upstream_init(&worker->upstream, worker->loop);
@@ -137,14 +140,13 @@ static void worker_open(struct worker *worker) {
 
 static void worker_close(struct worker *worker) {
     timer_stop(worker->loop, &worker->drain_timer);
-    upstream_fini(&worker->upstream);
     /* Deferred frees give memory back to the slabs: they come first. */
     loop_turn(worker->loop, 0);
+    worker->closed = true;
+    upstream_fini(&worker->upstream);
     generation_local_unref(&worker->current);
     buf_release(&worker->log_line);
-    loop_free(&worker->loop);
-    slab_fini(&worker->upstream.exchanges);
-    slab_fini(&worker->upstream.chunks);
+    mem_free(worker->scratch);
     slab_fini(&worker->clients);
     slab_fini(&worker->requests);
     slab_fini(&worker->tunnels);
@@ -198,7 +200,10 @@ bool worker_start(struct worker *worker, unsigned index, struct worker_shared *s
 }
 
 void worker_join(struct worker *worker) {
-    if (worker->started)
-        pthread_join(worker->thread, NULL);
+    if (!worker->started)
+        return;
+    pthread_join(worker->thread, NULL);
     worker->started = false;
+    /* Letters may have come in after its end: only now can nobody post any more. */
+    loop_free(&worker->loop);
 }

@@ -33,6 +33,7 @@ struct worker {
     struct slab clients, requests, tunnels;
     struct list client_list, tunnel_list;
     struct list waiting;              /* requests that wait for a server's first probe answer */
+    char *scratch;                    /* UPSTREAM_SCRATCH bytes, for reading from clients and through tunnels */
     struct buf log_line;              /* the access line under construction */
     unsigned live;                    /* clients and tunnels */
     bool draining;
@@ -40,6 +41,7 @@ struct worker {
     char *error;                      /* why it could not start; GENERATION_ERROR_MAX bytes */
     pthread_t thread;
     bool started, failed;
+    bool closed;                      /* letters that come now are only freed */
 };
 
 /* Starts the thread and waits until its script state stands; false with a sentence in error[GENERATION_ERROR_MAX]. */
