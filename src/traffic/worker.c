@@ -173,7 +173,7 @@ static void *worker_main(void *argument) {
         loop_run(worker->loop);
     worker_close(worker);
     mem_free(worker->ports);
-    if (!failed && worker->shared->on_stopped)
+    if (worker->shared->on_stopped)
         worker->shared->on_stopped(worker->shared->owner);
     return NULL;
 }
