@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: MIT
+"""The real binary on free ports: start, logs, counters, rest, stop."""
+
+import json
+import os
+import pathlib
+import re
+import select
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def binary():
+    """The moongate to test: MOONGATE_BIN, else the one in the usual build folders."""
+    named = os.environ.get("MOONGATE_BIN")
+    places = [named] if named else [ROOT / "build" / "moongate", ROOT / "moongate"]
+    for place in places:
+        if place and os.access(place, os.X_OK):
+            return str(pathlib.Path(place).resolve())
+    raise RuntimeError("no moongate binary: build first, or set MOONGATE_BIN")
+
+
+def free_port(family=socket.AF_INET, host="127.0.0.1"):
+    with socket.socket(family, socket.SOCK_STREAM) as s:
+        s.bind((host, 0))
+        return s.getsockname()[1]
+
+
+def wait_for(check, timeout=5.0, what="condition"):
+    """Calls check until it gives something true; returns that."""
+    end = time.monotonic() + timeout
+    while True:
+        value = check()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"timed out after {timeout} s: {what}")
+        time.sleep(0.02)
+
+
+class Process:
+    """A started program whose output lines are kept."""
+
+    def __init__(self, args, env=None, cwd=None):
+        self.lines_out, self.lines_err = [], []
+        self.proc = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+                                     env={**os.environ, **(env or {})}, cwd=cwd)
+        self.threads = [threading.Thread(target=self._read, args=pair, daemon=True)
+                        for pair in ((self.proc.stdout, self.lines_out), (self.proc.stderr, self.lines_err))]
+        for thread in self.threads:
+            thread.start()
+
+    @staticmethod
+    def _read(stream, lines):
+        for line in stream:
+            lines.append(line.decode("utf-8", "replace").rstrip("\n"))
+
+    @property
+    def pid(self):
+        return self.proc.pid
+
+    def err(self):
+        return "\n".join(self.lines_err)
+
+    def out(self):
+        return "\n".join(self.lines_out)
+
+    def wait_err(self, pattern, timeout=5.0, after=0):
+        """Waits for a stderr line that matches; returns the match."""
+        def look():
+            for line in self.lines_err[after:]:
+                found = re.search(pattern, line)
+                if found:
+                    return found
+            if self.proc.poll() is not None:
+                time.sleep(0.1)
+                for line in self.lines_err[after:]:
+                    found = re.search(pattern, line)
+                    if found:
+                        return found
+                raise AssertionError(f"ended with {self.proc.returncode} before /{pattern}/:\n{self.err()}")
+            return None
+        return wait_for(look, timeout, f"/{pattern}/ on stderr, which holds:\n{self.err()}")
+
+    def stop(self, sig=signal.SIGTERM, timeout=20.0):
+        if self.proc.poll() is None:
+            self.proc.send_signal(sig)
+            try:
+                self.proc.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.proc.kill()
+                self.proc.wait()
+                raise AssertionError(f"did not stop within {timeout} s of signal {sig}:\n{self.err()[-4000:]}")
+        for thread in self.threads:
+            thread.join(5)
+        return self.proc.returncode
+
+
+class Gateway(Process):
+    """moongate run with a configuration text. {port} names in it are free ports made on first use."""
+
+    def __init__(self, folder, text, workers=2, env=None, settings="", ready=True):
+        self.folder = pathlib.Path(folder)
+        self.file = self.folder / "gateway.lua"
+        self.ports = {}
+        if "settings" not in text:
+            text = f'settings {{ workers = {workers}, access_log = {{ to = "stdout", format = "json" }}, ' \
+                   f'drain_timeout = "2s", {settings} }}\n' + text
+        self.file.write_text(re.sub(r"@([a-z]\w*)@", lambda m: str(self.port(m.group(1))), text))
+        super().__init__([binary(), "run", str(self.file)], env=env, cwd=str(self.folder))
+        if ready:
+            try:
+                self.wait_err(r"serving .* with \d+ workers", 20)
+            except AssertionError:
+                self.proc.kill()
+                raise
+            self.fds_at_start = None
+
+    def port(self, name="http"):
+        if name not in self.ports:
+            self.ports[name] = free_port()
+        return self.ports[name]
+
+    def url(self, path="/", scheme="http", port=None, host="127.0.0.1"):
+        return f"{scheme}://{host}:{self.port(port or ('https' if scheme in ('https', 'wss') else 'http'))}{path}"
+
+    def access(self, **want):
+        """Access lines so far whose fields equal want."""
+        found = []
+        for line in list(self.lines_out):
+            if not line.startswith("{"):
+                continue
+            entry = json.loads(line)
+            if all(entry.get(key) == value for key, value in want.items()):
+                found.append(entry)
+        return found
+
+    def wait_access(self, count=1, timeout=5.0, **want):
+        return wait_for(lambda: (lambda got: got if len(got) >= count else None)(self.access(**want)), timeout,
+                        f"{count} access lines with {want}; there are:\n{self.out()[-3000:]}\n{self.err()[-2000:]}")
+
+    def counters(self):
+        after = len(self.lines_err)
+        self.proc.send_signal(signal.SIGUSR1)
+        found = self.wait_err(r"SIGUSR1: counters (\{.*\})", 5, after)
+        return json.loads(found.group(1))
+
+    def fds(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def rss_kb(self):
+        for line in pathlib.Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+        raise AssertionError("no Pss")
+
+    def cpu_s(self):
+        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def at_rest(self):
+        """None when counters reconcile, else what does not."""
+        c = self.counters()
+        wrong = []
+        for opened, closed in (("clients_accepted", "clients_closed"), ("requests_started", "requests_ended"),
+                               ("tunnels_opened", "tunnels_closed")):
+            if c[opened] != c[closed]:
+                wrong.append(f"{opened} {c[opened]} != {closed} {c[closed]}")
+        kept = c["server_connects"] - c["server_closed"]
+        if kept < 0:
+            wrong.append(f"server_connects {c['server_connects']} < server_closed {c['server_closed']}")
+        return wrong
+
+    def assert_rest(self, timeout=6.0):
+        """Live connections and counters go back to rest."""
+        end = time.monotonic() + timeout
+        while True:
+            wrong = self.at_rest()
+            if not wrong:
+                return
+            if time.monotonic() > end:
+                raise AssertionError("not at rest: " + "; ".join(wrong))
+            time.sleep(0.1)
+
+    def close(self, expect=0):
+        code = self.stop()
+        err = self.err()
+        assert code == expect, f"exit code {code}, expected {expect}:\n{err[-6000:]}"
+        for bad in ("AddressSanitizer", "runtime error:", "LeakSanitizer", "ThreadSanitizer"):
+            assert bad not in err, err[-8000:]
+
+
+class Origin(Process):
+    """moongate origin on a free port."""
+
+    def __init__(self, name="origin", port=None, args=()):
+        self.port = port or free_port()
+        self.name = name
+        super().__init__([binary(), "origin", str(self.port), "--name", name, *args])
+        wait_for(self._up, 10, f"origin on {self.port}: {self.err()}")
+
+    def _up(self):
+        if self.proc.poll() is not None:
+            raise AssertionError(f"origin ended: {self.err()}")
+        with socket.socket() as s:
+            s.settimeout(1)
+            return s.connect_ex(("127.0.0.1", self.port)) == 0
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+
+class RecordingOrigin:
+    """A server that keeps the raw bytes of each connection and answers by a function.
+
+    answer(conn, data, state) is called after each receive with all bytes so far of the connection; it may send and
+    returns True to close. Default: one fixed response once the head is complete.
+    """
+
+    def __init__(self, answer=None, response=b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", host="127.0.0.1"):
+        self.answer = answer or self._fixed
+        self.response = response
+        self.connections = []
+        self.listener = socket.create_server((host, 0), backlog=256)
+        self.port = self.listener.getsockname()[1]
+        self.address = f"{host}:{self.port}"
+        self.closing = False
+        self.thread = threading.Thread(target=self._accept, daemon=True)
+        self.thread.start()
+
+    def _fixed(self, conn, data, state):
+        while True:
+            end = bytes(data).find(b"\r\n\r\n", state.get("at", 0))
+            if end < 0:
+                return False
+            state["at"] = end + 4
+            conn.sendall(self.response)
+
+    def _accept(self):
+        while not self.closing:
+            try:
+                conn, _ = self.listener.accept()
+            except OSError:
+                return
+            data = bytearray()
+            self.connections.append(data)
+            threading.Thread(target=self._serve, args=(conn, data), daemon=True).start()
+
+    def _serve(self, conn, data):
+        state = {}
+        with conn:
+            try:
+                while not self.closing:
+                    ready, _, _ = select.select([conn], [], [], 0.5)
+                    if not ready:
+                        continue
+                    got = conn.recv(65536)
+                    if not got:
+                        state["eof"] = True
+                        if not state.get("keep"):
+                            return
+                        time.sleep(0.05)
+                    data += got
+                    if self.answer(conn, data, state):
+                        return
+            except OSError:
+                return
+
+    @property
+    def bytes(self):
+        return b"".join(bytes(c) for c in self.connections)
+
+    def requests(self):
+        """Heads received, over all connections, in order of connection."""
+        return [part for c in self.connections for part in bytes(c).split(b"\r\n\r\n") if part]
+
+    def close(self):
+        self.closing = True
+        self.listener.close()
