@@ -187,9 +187,9 @@ static void demo_on_ready(void *owner) {
            "  verdict     moongate route %s -H 'Sec-WebSocket-Protocol: chat' ws://%s%s%s:%u/ws\n"
            "\n"
            "Access log below. Ctrl-C ends it.\n\n",
-           demo->example, left, ip, right, demo->port, left, ip, right, demo->tls_port, left, ip, right, demo->port, left,
-           ip, right, demo->tls_port, left, ip, right, demo->port, left, ip, right, demo->port, left, ip, right, demo->port,
-           demo->example, left, ip, right, demo->port);
+           demo->example, left, ip, right, demo->port, left, ip, right, demo->tls_port, left, ip, right, demo->port,
+           left, ip, right, demo->tls_port, left, ip, right, demo->port, left, ip, right, demo->port, left, ip, right,
+           demo->port, demo->example, left, ip, right, demo->port);
     fflush(stdout);
 }
 

@@ -94,8 +94,8 @@ static int origin_cmd_main(int argc, char **argv) {
     }
     const char *bind = options.bind ? options.bind : "127.0.0.1";
     bool v6 = strchr(bind, ':') != NULL;
-    printf("origin %s on %s://%s%s%s:%u/\n", options.name ? options.name : "origin", options.tls_cert ? "https" : "http",
-           v6 ? "[" : "", bind, v6 ? "]" : "", origin_port(origin));
+    printf("origin %s on %s://%s%s%s:%u/\n", options.name ? options.name : "origin",
+           options.tls_cert ? "https" : "http", v6 ? "[" : "", bind, v6 ? "]" : "", origin_port(origin));
     fflush(stdout);
     int number;
     sigwait(&stop, &number);

@@ -36,7 +36,8 @@ static bool answer_flag(const struct origin_request *request, const char *name) 
     return value.p && !span_equal(value, SPAN("0"));
 }
 
-static enum origin_kind answer_health(struct origin_peer *peer, const struct origin_request *request, struct span rest) {
+static enum origin_kind answer_health(struct origin_peer *peer, const struct origin_request *request,
+                                      struct span rest) {
     if (rest.n == 0)
         return ORIGIN_HEALTH;
     if (!span_equal(request->method, SPAN("POST"))) {

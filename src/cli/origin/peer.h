@@ -67,7 +67,8 @@ struct origin_plan {
 /* The origin's own decoder of request bodies. */
 struct origin_body {
     enum origin_body_state {
-        ORIGIN_BODY_DONE, ORIGIN_BODY_LENGTH, ORIGIN_BODY_SIZE, ORIGIN_BODY_CHUNK, ORIGIN_BODY_CRLF, ORIGIN_BODY_TRAILER
+        ORIGIN_BODY_DONE, ORIGIN_BODY_LENGTH, ORIGIN_BODY_SIZE, ORIGIN_BODY_CHUNK, ORIGIN_BODY_CRLF,
+        ORIGIN_BODY_TRAILER
     } state;
     uint64_t left;
 };
