@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * clock: reading and printing time. The date of a second is made once a thread and second and then copied, because the
- * access log prints one a line and gmtime_r() takes a lock. No locale is asked: the names of days are the RFC's.
+ * clock: reading and printing time. The date of a second is made once a thread and second and then copied,
+ * because the access log prints one a line and gmtime_r() takes a lock. No locale is asked: the names of days
+ * are the RFC's.
  */
 #include "base/clock.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * heap: the timer queue's order. Nodes are moved by writing each one once into the hole that travels up or down, not by
- * swapping. Places are 1-based, so that a zeroed node is known to be in no heap.
+ * heap: the timer queue's order. Nodes are moved by writing each one once into the hole that travels up or
+ * down, not by swapping. Places are 1-based, so that a zeroed node is known to be in no heap.
  */
 #include "base/heap.h"
 

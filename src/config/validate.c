@@ -61,8 +61,10 @@ static void validate_certificates(struct validate *v, const struct config_listen
         validate_report(v, listener->place, "listener \"%s\": tls: no certificate (cert and key)", listener->name);
     for (unsigned i = 0; i < listener->certificate_count; i++) {
         const struct config_certificate *certificate = &listener->certificates[i];
-        char path[64] = "tls", subject[256];
-        if (i > 0)
+        char path[192] = "tls", subject[384];
+        if (certificate->name)
+            snprintf(path, sizeof(path), "tls.certs[\"%.160s\"]", certificate->name);
+        else if (i > 0)
             snprintf(path, sizeof(path), "tls.certs[%u]", i);
         snprintf(subject, sizeof(subject), "listener \"%.128s\": %s.cert", listener->name, path);
         validate_file(v, listener->place, subject, certificate->cert);
