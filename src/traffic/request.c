@@ -275,7 +275,7 @@ static enum step_result request_step_send(struct request *request) {
     }
     request_start_exchange(request);
     if (!request->body_done) {
-        if (exchange_sent_all(request->exchange))
+        if (exchange_may_send(request->exchange))
             request->ops->resume_body(request->responder);
         else
             request->ops->pause_body(request->responder);

@@ -330,6 +330,13 @@ bool exchange_send(struct exchange *ex, const char *data, size_t n) {
     return all;
 }
 
+bool exchange_may_send(struct exchange *ex) {
+    if (!ex->fails && ex->phase >= EXCHANGE_PHASE_HEAD && buf_empty(&ex->out))
+        return true;
+    ex->want_drain = true;
+    return false;
+}
+
 void exchange_send_end(struct exchange *ex) {
     ex->send_ended = true;
     if (exchange_is_live(ex))

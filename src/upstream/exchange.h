@@ -77,6 +77,8 @@ void exchange_start(struct exchange *exchange, const char *head, size_t n);
  * on_drain. After the end, or once the server takes no more, they are dropped and it returns true.
  */
 bool exchange_send(struct exchange *exchange, const char *data, size_t n);
+/* Connected, and all that was given is with the kernel: body bytes may follow now. False: on_drain will tell. */
+bool exchange_may_send(struct exchange *exchange);
 void exchange_send_end(struct exchange *exchange);
 bool exchange_sent_all(const struct exchange *exchange);
 void exchange_resume(struct exchange *exchange);
