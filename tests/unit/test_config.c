@@ -217,7 +217,7 @@ START_TEST(test_config_files) {
     certificates[1].name = name;
     test_count = 0;
     test_config_expect(3);
-    ck_assert(strncmp(test_texts[1], "listener \"two\": tls.certs[\"a.example\"].key: ", 45) == 0);
+    ck_assert(strncmp(test_texts[1], "listener \"two\": tls.certs[\"a.example\"].key: ", 44) == 0);
     expected = mem_printf("pool \"web\": tls.ca: cannot read \"%s\": No such file or directory", missing);
     ck_assert_str_eq(test_texts[2], expected);
     ck_assert_int_eq(test_lines[2], 20);
