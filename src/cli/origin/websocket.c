@@ -128,7 +128,7 @@ static void websocket_unmask(struct origin_frame *frame, char *out, const char *
 /* True when the header of a frame is as a client's must be. */
 static bool websocket_check(const struct origin_frame *frame, const uint8_t *head, uint64_t size) {
     bool fin = (head[0] & 0x80) != 0, control = frame->opcode >= FRAME_CLOSE;
-    if ((head[0] & 0x70) || !(head[1] & 0x80) || (size >> 63))
+    if ((head[0] & 0x70) || (size >> 63))
         return false;
     if (control)
         return fin && size <= ORIGIN_CONTROL_MAX && frame->opcode <= FRAME_PONG;
@@ -144,8 +144,13 @@ static size_t websocket_header(struct origin_peer *peer, const uint8_t *head, si
         return 0;
     unsigned length = head[1] & 0x7f, extra = length == 126 ? 2 : length == 127 ? 8 : 0;
     size_t size_of_header = 2 + extra + 4;
-    if (n < size_of_header)
+    bool masked = (head[1] & 0x80) != 0;
+    if (masked && n < size_of_header)
         return 0;
+    if (!masked) {
+        websocket_fail(peer, 1002);
+        return n;
+    }
     uint64_t size = extra ? 0 : length;
     for (unsigned i = 0; i < extra; i++)
         size = size << 8 | head[2 + i];
