@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * pool: states at the start, names resolved, servers taken over from the pool before, digests that tell connections apart.
+ * pool: states at the start, names resolved, servers taken over from the pool before, digests that tell
+ * connections apart.
  */
 #include <check.h>
 #include <stdlib.h>
