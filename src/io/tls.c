@@ -26,7 +26,6 @@
 #include "io/tls_private.h"
 
 #define TLS_RECORD_MAX 16384 /* RFC 8446 section 5.1 */
-#define TLS_DROPPED_MAX 32   /* records that OpenSSL may drop in one read after our close_notify */
 
 struct tls {
     SSL *ssl;
@@ -204,20 +203,8 @@ enum io tls_read(struct tls *tls, void *data, size_t size, size_t *n) {
     *n = 0;
     if (tls_is_broken(tls))
         return IO_ERROR;
-    for (int dropped = 0; dropped < TLS_DROPPED_MAX; dropped++) {
-        ERR_clear_error();
-        if (SSL_read_ex(tls->ssl, data, size, n) == 1)
-            return IO_OK;
-        /* After our close_notify OpenSSL drops handshake messages (a late session ticket), one a call, and says so
-         * by an error without a cause: the next call goes on behind it. */
-        if (SSL_get_error(tls->ssl, 0) == SSL_ERROR_SYSCALL && !tls->fin && !tls->sock_error &&
-            (SSL_get_shutdown(tls->ssl) & SSL_SENT_SHUTDOWN))
-            continue;
-        return tls_result(tls);
-    }
-    tls->broken = true;
-    snprintf(tls_text, sizeof(tls_text), "too many records after close_notify");
-    return IO_ERROR;
+    ERR_clear_error();
+    return SSL_read_ex(tls->ssl, data, size, n) == 1 ? IO_OK : tls_result(tls);
 }
 
 enum io tls_write(struct tls *tls, const void *data, size_t size, size_t *n) {
