@@ -81,8 +81,12 @@ static void idle_close(struct idle_entry *entry) {
     upstream_close_conn(upstream, &conn);
 }
 
-/* Nothing may arrive here; session tickets inside TLS are not seen as arriving. */
+/*
+ * Nothing may arrive here; session tickets inside TLS are not seen as arriving. Asks the kernel, whatever it told so
+ * far.
+ */
 static bool idle_check(struct conn *conn) {
+    conn->readable = true;
     if (!conn_is_quiet(conn))
         return false;
     if (!conn->tls)

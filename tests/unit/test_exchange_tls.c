@@ -94,6 +94,27 @@ START_TEST(test_exchange_tls_kept) {
 }
 END_TEST
 
+/* The end of a kept connection is seen even when the loop had no turn to tell of it. */
+START_TEST(test_exchange_tls_kept_has_ended) {
+    setup_tls(true);
+    struct exchange_options options = plain();
+    start(&options, GET);
+    struct conn *far = serve();
+    hear(far);
+    say(far, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    wait_for("end");
+    exchange_free(&exchange);
+    peer_turns(&peer, 5);
+    ck_assert_uint_eq(idle_count(peer.upstream.idle), 1);
+    conn_close(&far);
+    usleep(10000);
+    reset();
+    start(&options, GET);
+    ck_assert(!exchange_reused(exchange));
+    teardown_tls();
+}
+END_TEST
+
 START_TEST(test_exchange_tls_stranger) {
     setup_tls(false);
     struct exchange_options options = plain();
@@ -160,6 +181,7 @@ int main(void) {
     TCase *tests = tcase_create("exchange_tls");
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, test_exchange_tls_kept);
+    tcase_add_test(tests, test_exchange_tls_kept_has_ended);
     tcase_add_test(tests, test_exchange_tls_stranger);
     tcase_add_test(tests, test_exchange_tls_plain_server);
     tcase_add_test(tests, test_exchange_tls_silent_server);
