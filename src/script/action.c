@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The constructors forward reply redirect drop. Each makes a userdata that holds small numbers and its texts as user values, checked at once, so
- * that a mistake names the line that made it. The same values serve as steps of a route while loading and as what a function returns:
- * script_read_action() (action_read.c) copies either into an arena, which is the only shape that traffic knows.
- * Mistakes go through script_mistake(): reported and survived while loading, raised afterwards.
+ * The constructors forward reply redirect drop. Each makes a userdata that holds small numbers and its texts as user
+ * values, checked at once, so that a mistake names the line that made it. The same values serve as steps of a route
+ * while loading and as what a function returns: script_read_action() (action_read.c) copies either into an arena,
+ * which is the only shape that traffic knows. Mistakes go through script_mistake(): reported and survived while
+ * loading, raised afterwards.
  */
 #include "script/action.h"
 
@@ -68,7 +69,8 @@ static bool action_plain_text(const char *text, size_t n, const char *banned) {
 }
 
 /* The value on top must be a string of plain text; keeps it as user value slot of the action at index action. */
-static bool action_take_text(lua_State *L, int action, int slot, const char *what, const char *key, const char *banned) {
+static bool action_take_text(lua_State *L, int action, int slot, const char *what, const char *key,
+                             const char *banned) {
     if (lua_type(L, -1) != LUA_TSTRING)
         return action_fail(L, "%s: %s must be a string, not %s", what, key, luaL_typename(L, -1));
     size_t n;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * action: the Lua value that forward reply redirect drop make; shared by its constructors (action.c) and its reader (action_read.c).
+ * action: the Lua value that forward reply redirect drop make; shared by its constructors (action.c) and its reader
+ * (action_read.c).
  */
 #ifndef MOONGATE_SCRIPT_ACTION_H
 #define MOONGATE_SCRIPT_ACTION_H
@@ -18,11 +19,12 @@ struct action_value {
     uint32_t response_timeout_ms;
 };
 
-enum { ACTION_FORWARD_POOL = 1, ACTION_FORWARD_SERVER, ACTION_FORWARD_PATH, ACTION_FORWARD_HOST, ACTION_FORWARD_VALUES = 4 };
+enum { ACTION_FORWARD_POOL = 1, ACTION_FORWARD_SERVER, ACTION_FORWARD_PATH, ACTION_FORWARD_HOST,
+       ACTION_FORWARD_VALUES = 4 };
 /* headers: a flat list {name, value, name, value, ...} */
 enum { ACTION_REPLY_BODY = 1, ACTION_REPLY_HEADERS, ACTION_REPLY_VALUES = 2 };
-enum { ACTION_REDIRECT_URL = 1, ACTION_REDIRECT_SCHEME, ACTION_REDIRECT_HOST, ACTION_REDIRECT_PATH, ACTION_REDIRECT_QUERY,
-       ACTION_REDIRECT_VALUES = 5 };
+enum { ACTION_REDIRECT_URL = 1, ACTION_REDIRECT_SCHEME, ACTION_REDIRECT_HOST, ACTION_REDIRECT_PATH,
+       ACTION_REDIRECT_QUERY, ACTION_REDIRECT_VALUES = 5 };
 
 /* The action at index, or NULL when it is none. */
 struct action_value *script_test_action(lua_State *L, int index);

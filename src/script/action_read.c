@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Copies an action value out of Lua into an arena as the struct action that traffic knows. Every text is copied: the arena outlives the call, the
- * Lua strings may not. Pools are found by name through a cache in the registry, so that a gateway with a thousand pools pays one
- * table lookup; the cache is used only for the configuration that the state was loaded for, since the loader reads actions of one
- * that is still growing.
+ * Copies an action value out of Lua into an arena as the struct action that traffic knows. Every text is copied: the
+ * arena outlives the call, the Lua strings may not. Pools are found by name through a cache in the registry, so that
+ * a gateway with a thousand pools pays one table lookup; the cache is used only for the configuration that the state
+ * was loaded for, since the loader reads actions of one that is still growing.
  */
 #include "script/action.h"
 
@@ -103,7 +103,8 @@ static bool action_check_server(struct action_reader *reader, const struct actio
         if (span_equal(action->forward.server, span_of(pool->servers[i].name)) ||
             span_equal(action->forward.server, span_of(pool->servers[i].address)))
             return true;
-    (void)snprintf(reader->error, reader->size, "pool \"%s\" has no server \"%s\"", pool->name, action->forward.server.p);
+    (void)snprintf(reader->error, reader->size, "pool \"%s\" has no server \"%s\"", pool->name,
+                   action->forward.server.p);
     return false;
 }
 
@@ -128,7 +129,7 @@ static int action_compare_names(struct span a, struct span b) {
     return order ? order : (a.n > b.n) - (a.n < b.n);
 }
 
-/* By name, fields of one name in their order: a Lua table has none of its own, and answers should not vary by worker. */
+/* By name, fields of one name in their order: a Lua table has no order, and answers should not vary by worker. */
 static void action_sort_headers(struct action_header *list, unsigned count) {
     for (unsigned i = 1; i < count; i++) {
         struct action_header moved = list[i];
@@ -172,7 +173,8 @@ static bool action_read_headers(struct action_reader *reader, struct action *act
     return ok;
 }
 
-static bool action_read_redirect(struct action_reader *reader, const struct action_value *value, struct action *action) {
+static bool action_read_redirect(struct action_reader *reader, const struct action_value *value,
+                                 struct action *action) {
     action->redirect.status = value->status;
     action->redirect.port = value->port;
     return action_copy(reader, ACTION_REDIRECT_URL, &action->redirect.url) &&
@@ -182,7 +184,8 @@ static bool action_read_redirect(struct action_reader *reader, const struct acti
         action_copy(reader, ACTION_REDIRECT_QUERY, &action->redirect.query);
 }
 
-struct action *script_read_action(lua_State *L, int index, struct arena *arena, const struct config *config, char *error, size_t size) {
+struct action *script_read_action(lua_State *L, int index, struct arena *arena, const struct config *config,
+                                  char *error, size_t size) {
     struct action_reader reader = {L, lua_absindex(L, index), arena, config, error, size};
     const struct action_value *value = script_test_action(L, index);
     struct action *action = arena_alloc(arena, sizeof(*action));

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The CPU budget of Lua functions (requirements E30). A call costs one exchange and two stores: the thread's slot gets an odd epoch. A
- * monitor thread looks at the slots every few milliseconds, reads the CPU clock of a thread whose epoch has not moved, and
- * signals it; the handler, on the thread itself, arms lua_sethook() if that epoch still runs. The hook then raises at every
- * instruction, so a pcall that catches the error raises again at once. Quiet threads cost nothing: the monitor parks.
+ * The CPU budget of Lua functions (requirements E30). A call costs one exchange and two stores: the thread's slot
+ * gets an odd epoch. A monitor thread looks at the slots every few milliseconds, reads the CPU clock of a thread
+ * whose epoch has not moved, and signals it; the handler, on the thread itself, arms lua_sethook() if that epoch
+ * still runs. The hook then raises at every instruction, so a pcall that catches the error raises again at once.
+ * Quiet threads cost nothing: the monitor parks.
  *
- * The subtle things: park and call cross without a lock, so both sides use sequentially consistent operations (epoch then state here, state then
- * epoch there). Where no monitor runs (check, route, loading before privileges are dropped) a timer of the thread's own CPU clock takes
- * its place: two system calls a call, but no thread. SIGURG is used because its default is to be ignored.
+ * The subtle things: park and call cross without a lock, so both sides use sequentially consistent operations (epoch
+ * then state here, state then epoch there). Where no monitor runs (check, route, loading before privileges are
+ * dropped) a timer of the thread's own CPU clock takes its place: two system calls a call, but no thread. SIGURG is
+ * used because its default is to be ignored.
  */
 #include <assert.h>
 #include <pthread.h>
@@ -15,7 +17,6 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
-#include <errno.h>
 
 #include "base/list.h"
 #include "base/log.h"
@@ -176,7 +177,8 @@ void script_budget_enter(struct script *script, lua_State *running) {
 
 bool script_budget_leave(struct script *script) {
     struct budget_slot *slot = budget_here;
-    atomic_store_explicit(&slot->epoch, atomic_load_explicit(&slot->epoch, memory_order_relaxed) + 1, memory_order_release);
+    uint32_t epoch = atomic_load_explicit(&slot->epoch, memory_order_relaxed);
+    atomic_store_explicit(&slot->epoch, epoch + 1, memory_order_release);
     atomic_signal_fence(memory_order_seq_cst); /* from here on the handler does nothing */
     if (slot->timer_armed) {
         struct itimerspec none = {0};
@@ -192,7 +194,7 @@ bool script_budget_leave(struct script *script) {
 
 /* The handler of script_budget_xpcall(); its upvalue is the script's own. */
 static int budget_on_error(lua_State *L) {
-    if (budget_over(script_of(L)))
+    if (lua_gethookcount(L) == 1) /* budget_hook is armed, or the loader's, which ends a file in the same way */
         return 1;
     lua_pushvalue(L, lua_upvalueindex(1));
     lua_insert(L, 1);
@@ -214,7 +216,7 @@ int script_budget_xpcall(lua_State *L) {
     return lua_gettop(L) - 1;
 }
 
-/* --- the monitor --------------------------------------------------------------------------------------------------- */
+/* --- the monitor --- */
 
 static uint64_t budget_cpu_us(const struct budget_slot *slot) {
     struct timespec now;
@@ -300,7 +302,8 @@ void script_monitor_start(void) {
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (failed) {
         atomic_store(&budget_state, BUDGET_NONE);
-        log_warn("the monitor of Lua functions cannot start (%s): every call pays for a timer instead", strerror(failed));
+        log_warn("the monitor of Lua functions cannot start (%s): every call pays for a timer instead",
+                 strerror(failed));
         return;
     }
     (void)pthread_setname_np(budget_monitor, "lua-monitor");

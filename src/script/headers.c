@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The header methods that `req` and `resp` share: header headers all_headers set_header add_header del_header. They see the live fields
- * only (deleted ones are skipped) and edit through wire/http.h, so that subject_restore() can undo it. Texts are copied into the
- * message's arena: the Lua strings may be collected long before the head is written.
+ * The header methods that `req` and `resp` share: header headers all_headers set_header add_header del_header. They
+ * see the live fields only (deleted ones are skipped) and edit through wire/http.h, so that subject_restore() can
+ * undo it. Texts are copied into the message's arena: the Lua strings may be collected long before the head is
+ * written.
  */
 #include "script/object.h"
 
@@ -87,7 +88,9 @@ static int headers_all(lua_State *L) {
     return 1;
 }
 
-static int headers_edit(lua_State *L, bool (*edit)(struct http_message *, struct span, struct span), const char *method) {
+typedef bool headers_edit_fn(struct http_message *message, struct span name, struct span value);
+
+static int headers_edit(lua_State *L, headers_edit_fn *edit, const char *method) {
     struct http_message *message = headers_self(L);
     struct span name = script_check_text(L, 2);
     script_check_header_name(L, name);

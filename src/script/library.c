@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The helpers that are no words of declaration: ip.within ip.prefix, log.debug info warn error, and xpcall with a handler that can be ended.
- * An address or block that is none raises: a list of networks that silently matches nothing would open a door. The addresses of unix-socket
- * clients ("unix:") are in no network.
+ * The helpers that are no words of declaration: ip.within ip.prefix, log.debug info warn error, and xpcall with a
+ * handler that can be ended. An address or block that is none raises: a list of networks that silently matches
+ * nothing would open a door. The addresses of unix-socket clients ("unix:") are in no network.
  */
 #include <arpa/inet.h>
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Userdata types and checked texts. A type is looked up by a static address in the registry, which costs one pointer hash and no
- * string. Metatables are hidden from Lua by __metatable: that is why the __index functions may trust their first argument.
- * Header names are checked against the framing flags of wire/http.h, so that no script can touch what delimits a message.
+ * Userdata types and checked texts. A type is looked up by a static address in the registry, which costs one pointer
+ * hash and no string. Metatables are hidden from Lua by __metatable: that is why the __index functions may trust
+ * their first argument. Header names are checked against the framing flags of wire/http.h, so that no script can
+ * touch what delimits a message.
  */
 #include "script/object.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * object: userdata types of the script layer and the checked texts they take and give. A type is known by the address of a
- * static variable, under which its metatable stands in the registry. Everything here may raise: call it under script_call().
+ * object: userdata types of the script layer and the checked texts they take and give. A type is known by the address
+ * of a static variable, under which its metatable stands in the registry. Everything here may raise: call it under
+ * script_call().
  */
 #ifndef MOONGATE_SCRIPT_OBJECT_H
 #define MOONGATE_SCRIPT_OBJECT_H
@@ -16,7 +17,7 @@ void *script_object_test(lua_State *L, int index, const void *key);
 /* Sets the metatable of the userdata on top. */
 void script_object_bless(lua_State *L, const void *key);
 
-/* Adds to the member table on top: fields (ends in NULL; may be NULL) by their number from 1, and methods (may be NULL). */
+/* Adds to the member table on top: fields (up to a NULL) by their number from 1, and methods; either may be NULL. */
 void script_object_members(lua_State *L, const char *const *fields, const luaL_Reg *methods);
 /* Raises "req has no field ..., did you mean ...?" for the key at index key. */
 int script_object_unknown(lua_State *L, const char *what, int key, const char *const *fields, const luaL_Reg *methods);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * script_lua_ops: how a worker calls the functions of its configuration. Everything that touches Lua happens inside one protected call
- * (ops_invoke), results are copied into the request's arena there, and what comes out is a status: a throw, an overrun, or nonsense returned
- * is SCRIPT_ERROR, logged (rate-limited) and counted. Functions run on the state itself, which is used again and again, so a call makes
- * no coroutine; none of this version's words waits.
+ * script_lua_ops: how a worker calls the functions of its configuration. Everything that touches Lua happens inside
+ * one protected call (ops_invoke), results are copied into the request's arena there, and what comes out is a status:
+ * a throw, an overrun, or nonsense returned is SCRIPT_ERROR, logged (rate-limited) and counted. Functions run on the
+ * state itself, which is used again and again, so a call makes no coroutine; none of this version's words waits.
  *
- * The subtle thing is memory: a state that is still nearly full after a collection is replaced by a fresh replay of the load. Requests
- * under way keep the old one (their `req` lives in it), which is freed with the last of them; hence struct ops_state.
+ * The subtle thing is memory: a state that is still nearly full after a collection is replaced by a fresh replay of
+ * the load. Requests under way keep the old one (their `req` lives in it), which is freed with the last of them;
+ * hence struct ops_state.
  */
 #include <assert.h>
 #include <stdio.h>
@@ -56,7 +57,7 @@ struct ops_call {
 
 static const struct action ops_none = {.kind = ACTION_NONE};
 
-/* --- inside the protected call ------------------------------------------------------------------------------------- */
+/* --- inside the protected call --- */
 
 /* Raises "file:line: the function ...". */
 static int ops_refuse(lua_State *L, const struct ops_call *call, const char *what) {
@@ -72,12 +73,15 @@ static void ops_take_action(lua_State *L, struct ops_call *call, int first) {
         if (!lua_isnil(L, first + 1))
             ops_refuse(L, call, "returned nil and a second value: a failure was passed on as if it were an answer");
         if (call->script->built > 0)
-            ops_refuse(L, call, "made an action and did not return it: `return` is missing before forward, reply, redirect or drop");
+            ops_refuse(L, call, "made an action and did not return it: `return` is missing before forward, reply, "
+                       "redirect or drop");
         call->action = &ops_none;
         return;
     }
     if (!script_is_action(L, first)) {
-        const char *type = lua_isboolean(L, first) ? (lua_toboolean(L, first) ? "true" : "false") : luaL_typename(L, first);
+        const char *type = luaL_typename(L, first);
+        if (lua_isboolean(L, first))
+            type = lua_toboolean(L, first) ? "true" : "false";
         lua_pushfstring(L, "returned %s: an action or nothing is expected", type);
         ops_refuse(L, call, lua_tostring(L, -1));
     }
@@ -128,7 +132,7 @@ static int ops_prepare(lua_State *L) {
     return 0;
 }
 
-/* --- states -------------------------------------------------------------------------------------------------------- */
+/* --- states --- */
 
 static struct ops_state *ops_state_new(const struct ops *ops, char *error, size_t size) {
     struct script *script = script_load_replay(ops->load, error, size);
@@ -163,7 +167,8 @@ static void ops_rebuild(struct ops *ops) {
         return;
     }
     log_warn("worker %u: Lua memory stayed nearly full (%zu of %zu bytes) after a collection: the state was made anew, "
-             "what its functions kept is lost", ops->worker, ops->state->script->memory, ops->state->script->memory_cap);
+             "what its functions kept is lost",
+             ops->worker, ops->state->script->memory, ops->state->script->memory_cap);
     if (ops->state->records == 0)
         ops_state_free(ops->state);
     ops->state = fresh;
@@ -187,7 +192,7 @@ static struct ops_state *ops_state_of(struct ops *ops, struct subject *subject) 
     return record->state;
 }
 
-/* --- errors -------------------------------------------------------------------------------------------------------- */
+/* --- errors --- */
 
 /* One line: a traceback's line ends become " | ". */
 static void ops_flatten(char *out, size_t size, const char *text) {
@@ -207,7 +212,8 @@ static void ops_log(struct ops *ops, const struct ops_call *call, const char *te
     uint64_t now_ms = clock_ms();
     if (now_ms - ops->window_ms >= 1000) {
         if (ops->silent)
-            log_error("worker %u: %llu more errors of Lua functions were not logged", ops->worker, (unsigned long long)ops->silent);
+            log_error("worker %u: %llu more errors of Lua functions were not logged", ops->worker,
+                      (unsigned long long)ops->silent);
         ops->window_ms = now_ms;
         ops->logged = 0;
         ops->silent = 0;
@@ -265,7 +271,7 @@ static enum script_status ops_run_subject(struct ops *ops, struct ops_call *call
     return SCRIPT_ERROR;
 }
 
-/* --- the ops ------------------------------------------------------------------------------------------------------- */
+/* --- the ops --- */
 
 static void *ops_open(const void *load, unsigned worker, char *error, size_t size) {
     struct ops *ops = mem_alloc(sizeof *ops);
@@ -288,8 +294,8 @@ static void ops_close(void *handle) {
         mem_free(ops);
 }
 
-static enum script_status ops_step(void *handle, unsigned function, struct subject *subject, const struct action **action,
-                                   void (*resume)(void *owner), void *owner) {
+static enum script_status ops_step(void *handle, unsigned function, struct subject *subject,
+                                   const struct action **action, void (*resume)(void *owner), void *owner) {
     (void)resume;
     (void)owner;
     struct ops_call call = {.kind = OPS_STEP, .function = function, .subject = subject, .action = &ops_none};

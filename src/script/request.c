@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * `req`: one userdata a request, made when a function first needs it. It holds one pointer, nulled when the request is over, so that a `req`
- * that a script kept raises instead of reading freed memory. Fields are read straight from the subject: a table (an upvalue of
- * __index) turns the interned name into a number or gives the method, nothing is built that was not asked for. The subtle thing:
- * getmetatable() is closed by __metatable, so __index is only ever called with a `req`; methods can be called on
- * anything and check.
+ * `req`: one userdata a request, made when a function first needs it. It holds one pointer, nulled when the request
+ * is over, so that a `req` that a script kept raises instead of reading freed memory. Fields are read straight from
+ * the subject: a table (an upvalue of __index) turns the interned name into a number or gives the method, nothing is
+ * built that was not asked for. The subtle thing: getmetatable() is closed by __metatable, so __index is only ever
+ * called with a `req`; methods can be called on anything and check.
  */
 #include "script/object.h"
 
@@ -21,9 +21,9 @@ enum { REQUEST_VALUE_VARS = 1, REQUEST_VALUE_WEBSOCKET, REQUEST_USER_VALUES = 2 
 
 /* name, in the order of enum request_field */
 #define REQUEST_FIELDS(X) \
-    X(METHOD, "method") X(PATH, "path") X(RAW_PATH, "raw_path") X(QUERY_STRING, "query_string") X(SCHEME, "scheme") X(HOST, "host") \
-    X(PORT, "port") X(VERSION, "version") X(ID, "id") X(TIME, "time") X(LISTENER, "listener") X(PARAMS, "params") \
-    X(CLIENT, "client") X(PEER, "peer") X(TLS, "tls") X(WS, "ws") X(VARS, "vars")
+    X(METHOD, "method") X(PATH, "path") X(RAW_PATH, "raw_path") X(QUERY_STRING, "query_string") X(SCHEME, "scheme") \
+    X(HOST, "host") X(PORT, "port") X(VERSION, "version") X(ID, "id") X(TIME, "time") X(LISTENER, "listener") \
+    X(PARAMS, "params") X(CLIENT, "client") X(PEER, "peer") X(TLS, "tls") X(WS, "ws") X(VARS, "vars")
 
 enum request_field {
     REQUEST_NO_FIELD,
@@ -66,7 +66,7 @@ void script_push_request(lua_State *L, struct subject *subject) {
     record->request = request;
 }
 
-/* --- fields -------------------------------------------------------------------------------------------------------- */
+/* --- fields --- */
 
 static void request_push_text(lua_State *L, struct span text) {
     lua_pushlstring(L, text.p ? text.p : "", text.n);
@@ -160,7 +160,7 @@ static int request_push_field(lua_State *L, struct subject *subject, enum reques
     return 1;
 }
 
-/* --- methods ------------------------------------------------------------------------------------------------------- */
+/* --- methods --- */
 
 static int request_query(lua_State *L) {
     struct subject *subject = script_check_request(L, 1);
@@ -286,12 +286,18 @@ static int request_body(lua_State *L) {
 }
 
 static const luaL_Reg request_methods[] = {
-    {"query", request_query},       {"set_query", request_set_query}, {"cookie", request_cookie}, {"bearer", request_bearer},
-    {"set_path", request_set_path}, {"set_host", request_set_host},   {"log", request_log},       {"body", request_body},
+    {"query", request_query},
+    {"set_query", request_set_query},
+    {"cookie", request_cookie},
+    {"bearer", request_bearer},
+    {"set_path", request_set_path},
+    {"set_host", request_set_host},
+    {"log", request_log},
+    {"body", request_body},
     {NULL, NULL},
 };
 
-/* --- the type ------------------------------------------------------------------------------------------------------ */
+/* --- the type --- */
 
 /* Upvalue: the member table. */
 static int request_index(lua_State *L) {

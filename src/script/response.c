@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What hooks get besides `req`: `resp`, the response head in on_response, and the plain table that on_open and on_close are given. A `resp`
- * holds no pointer but the serial of its call: the head is found through the state while that very call runs, so one that
- * was kept can only raise.
+ * What hooks get besides `req`: `resp`, the response head in on_response, and the plain table that on_open and
+ * on_close are given. A `resp` holds no pointer but the serial of its call: the head is found through the state while
+ * that very call runs, so one that was kept can only raise.
  */
 #include "script/object.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * req.ws: the WebSocket handshake as rules see it. Edits change the offer that the 101 is later judged by and the header that the server sees in one
- * go (subject_apply_offer()), so that the two never disagree. It shares the life of its `req`: the userdata holds that one's memory
- * and keeps it alive by a user value.
+ * req.ws: the WebSocket handshake as rules see it. Edits change the offer that the 101 is later judged by and the
+ * header that the server sees in one go (subject_apply_offer()), so that the two never disagree. It shares the life
+ * of its `req`: the userdata holds that one's memory and keeps it alive by a user value.
  */
 #include "script/object.h"
 
@@ -94,7 +94,7 @@ static int websocket_only(lua_State *L) {
     return 1;
 }
 
-/* take(name): removes name and the token after it from the offer, returns that token; nil, and no change, without the pair. */
+/* take(name): removes name and the token after it, returns that token; nil, and no change, without the pair. */
 static int websocket_take(lua_State *L) {
     struct subject *subject = websocket_self(L);
     struct upgrade_offer *offer = &subject->offer;
@@ -104,8 +104,9 @@ static int websocket_take(lua_State *L) {
         return 1;
     }
     script_push_span(L, offer->protocols[at + 1]);
-    memmove(&offer->protocols[at], &offer->protocols[at + 2], (offer->protocol_count - at - 2) * sizeof offer->protocols[0]);
     offer->protocol_count -= 2;
+    struct span *gap = &offer->protocols[at];
+    memmove(gap, gap + 2, (offer->protocol_count - at) * sizeof *gap);
     websocket_apply(L, subject);
     return 1;
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * test_script: functions of a configuration called for real requests: what `req`, `resp` and `tunnel` show and change, what a step may
- * return, and that nothing a function does (errors, endless loops, memory) reaches beyond its request.
+ * test_script: functions of a configuration called for real requests: what `req`, `resp` and `tunnel` show and
+ * change, what a step may return, and that nothing a function does (errors, endless loops, memory) reaches beyond its
+ * request.
  */
 #include <time.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/metrics.h"
 #include "routing_fixture.h"
 #include "script/load.h"
@@ -36,10 +36,12 @@ static void rig_open(struct rig *rig, const char *settings, const char *routes) 
     snprintf(path, sizeof path, "%s/moongate.lua", folder);
     FILE *file = fopen(path, "w");
     ck_assert_ptr_nonnull(file);
-    fprintf(file, "settings { access_log = false, lua_memory = \"8m\", %s }\n"
+    fprintf(file,
+            "settings { access_log = false, lua_memory = \"8m\", %s }\n"
             "listener \"http\" { bind = \"127.0.0.1:18080\" }\n"
             "pool \"chat\" { servers = { \"127.0.0.1:9000\" } }\n"
-            "pool \"super\" { servers = { { \"127.0.0.1:9001\", name = \"one\" } } }\n%s\n", settings, routes);
+            "pool \"super\" { servers = { { \"127.0.0.1:9001\", name = \"one\" } } }\n%s\n",
+            settings, routes);
     ck_assert_int_eq(fclose(file), 0);
     rig->load = script_load_file(path, rig_report, NULL);
     unlink(path);
@@ -52,7 +54,8 @@ static void rig_open(struct rig *rig, const char *settings, const char *routes) 
 
 static void rig_open_body(struct rig *rig, const char *body) {
     char routes[4096];
-    ck_assert_uint_lt((size_t)snprintf(routes, sizeof routes, "route \"t\" { function(req)\n%s\nend }", body), sizeof routes);
+    ck_assert_uint_lt((size_t)snprintf(routes, sizeof routes, "route \"t\" { function(req)\n%s\nend }", body),
+                      sizeof routes);
     rig_open(rig, "", routes);
 }
 
@@ -78,11 +81,13 @@ static void rig_close(struct rig *rig) {
 }
 
 static enum script_status rig_step(struct rig *rig, unsigned route, const struct action **action) {
-    return script_lua_ops.step(rig->script, rig->config->routes[route].steps[0].function, &rig->subject, action, NULL, NULL);
+    return script_lua_ops.step(rig->script, rig->config->routes[route].steps[0].function, &rig->subject, action, NULL,
+                               NULL);
 }
 
 #define PLAIN_HEAD \
-    "GET /a/../chat/r%20oom?x=1&y=two%20words&x=3 HTTP/1.1\r\nHost: Example.COM:8443\r\nX-Multi: a\r\nX-Other: o\r\nx-multi: b\r\n" \
+    "GET /a/../chat/r%20oom?x=1&y=two%20words&x=3 HTTP/1.1\r\nHost: Example.COM:8443\r\nX-Multi: a\r\nX-Other: " \
+    "o\r\nx-multi: b\r\n" \
     "Cookie: sid=42; theme=dark\r\nAuthorization: bearer s3cret\r\n\r\n"
 #define WEBSOCKET_HEAD \
     "GET /chat HTTP/1.1\r\nHost: example.com\r\nOrigin: https://example.com\r\n" FIXTURE_HANDSHAKE \
@@ -96,8 +101,8 @@ static void rig_expect(const char *head, const char *body, const char *want) {
     rig_request(&rig, head);
     ck_assert_msg(rig_step(&rig, 0, &action) == SCRIPT_OK, "failed: %s", body);
     ck_assert_msg(action->kind == ACTION_REPLY, "no reply: %s", body);
-    ck_assert_msg(action->reply.body.p && span_equal(action->reply.body, span_of(want)), "%s: \"%.*s\", not \"%s\"", body,
-                  SPAN_ARGS(action->reply.body), want);
+    ck_assert_msg(action->reply.body.p && span_equal(action->reply.body, span_of(want)), "%s: \"%.*s\", not \"%s\"",
+                  body, SPAN_ARGS(action->reply.body), want);
     rig_close(&rig);
 }
 
@@ -117,30 +122,42 @@ static void rig_expect_error(const char *head, const char *body) {
 }
 
 START_TEST(test_fields) {
-    rig_expect(PLAIN_HEAD, "return reply(200, table.concat({req.method, req.path, req.raw_path, req.query_string, req.scheme,"
+    rig_expect(PLAIN_HEAD,
+               "return reply(200, table.concat({req.method, req.path, req.raw_path, req.query_string, req.scheme,"
                " req.host, req.port, req.version, req.listener, req.client, req.peer}, '|'))",
-               "GET|/chat/r%20oom|/a/../chat/r%20oom|x=1&y=two%20words&x=3|http|example.com|8443|1.1|http|192.0.2.7|192.0.2.7");
-    rig_expect(PLAIN_HEAD, "return reply(200, tostring(req.tls) .. tostring(req.ws) .. #req.id .. math.type(req.time)"
-               " .. tostring(next(req.params)))", "nilnil32floatnil");
-    rig_expect("GET / HTTP/1.0\r\n\r\n", "return reply(200, req.version .. '|' .. req.host .. '|' .. req.query_string)", "1.0||");
+               "GET|/chat/r%20oom|/a/../chat/"
+               "r%20oom|x=1&y=two%20words&x=3|http|example.com|8443|1.1|http|192.0.2.7|192.0.2.7");
+    rig_expect(PLAIN_HEAD,
+               "return reply(200, tostring(req.tls) .. tostring(req.ws) .. #req.id .. math.type(req.time)"
+               " .. tostring(next(req.params)))",
+               "nilnil32floatnil");
+    rig_expect("GET / HTTP/1.0\r\n\r\n", "return reply(200, req.version .. '|' .. req.host .. '|' .. req.query_string)",
+               "1.0||");
 }
 END_TEST
 
 START_TEST(test_headers_read) {
-    rig_expect(PLAIN_HEAD, "return reply(200, req:header('X-MULTI') .. '|' .. req:header('x-other') .. '|' .. tostring(req:header('no')))",
-               "a, b|o|nil");
-    rig_expect(PLAIN_HEAD, "return reply(200, #req:headers('x-multi') .. req:headers('x-multi')[2] .. #req:headers('no'))", "2b0");
-    rig_expect(PLAIN_HEAD, "local t = {} for n, v in req:all_headers() do if n:find('^x%-[mo]') then t[#t+1] = n .. '=' .. v end end"
-               " return reply(200, table.concat(t, ' '))", "x-multi=a x-other=o x-multi=b");
+    rig_expect(
+        PLAIN_HEAD,
+        "return reply(200, req:header('X-MULTI') .. '|' .. req:header('x-other') .. '|' .. tostring(req:header('no')))",
+        "a, b|o|nil");
+    rig_expect(PLAIN_HEAD,
+               "return reply(200, #req:headers('x-multi') .. req:headers('x-multi')[2] .. #req:headers('no'))", "2b0");
+    rig_expect(
+        PLAIN_HEAD,
+        "local t = {} for n, v in req:all_headers() do if n:find('^x%-[mo]') then t[#t+1] = n .. '=' .. v end end"
+        " return reply(200, table.concat(t, ' '))",
+        "x-multi=a x-other=o x-multi=b");
 }
 END_TEST
 
 START_TEST(test_headers_edit) {
     struct rig rig;
     const struct action *action;
-    rig_open_body(&rig, "req:set_header('X-User', 'anna') req:add_header('x-multi', 7) req:del_header('cookie')"
-                  " assert(req:header('x-user') == 'anna' and req:header('x-multi') == 'a, b, 7' and not req:cookie('sid'))"
-                  " req:set_header('x-multi', 'only')");
+    rig_open_body(
+        &rig, "req:set_header('X-User', 'anna') req:add_header('x-multi', 7) req:del_header('cookie')"
+              " assert(req:header('x-user') == 'anna' and req:header('x-multi') == 'a, b, 7' and not req:cookie('sid'))"
+              " req:set_header('x-multi', 'only')");
     rig_request(&rig, PLAIN_HEAD);
     struct subject_mark mark = {0};
     ck_assert(subject_mark(&rig.subject, &mark));
@@ -158,31 +175,56 @@ START_TEST(test_headers_edit) {
 END_TEST
 
 static const char *const bad_edits[] = {
-    "req:set_header('x', 'a\\r\\nb: c')", "req:set_header('x', 'a\\0b')", "req:set_header('x', 'a\\nb')",
-    "req:set_header('x y', 'a')", "req:set_header('', 'a')", "req:set_header('x', nil)", "req:set_header('x', {})",
-    "req:set_header('Content-Length', '3')", "req:del_header('Transfer-Encoding')", "req:set_header('Connection', 'close')",
-    "req:set_header('Upgrade', 'h2c')", "req:set_header('Sec-WebSocket-Key', 'x')", "req:del_header('sec-websocket-accept')",
-    "req:set_header('Host', 'x')", "req:set_header('Sec-WebSocket-Protocol', 'x')",
+    "req:set_header('x', 'a\\r\\nb: c')",
+    "req:set_header('x', 'a\\0b')",
+    "req:set_header('x', 'a\\nb')",
+    "req:set_header('x y', 'a')",
+    "req:set_header('', 'a')",
+    "req:set_header('x', nil)",
+    "req:set_header('x', {})",
+    "req:set_header('Content-Length', '3')",
+    "req:del_header('Transfer-Encoding')",
+    "req:set_header('Connection', 'close')",
+    "req:set_header('Upgrade', 'h2c')",
+    "req:set_header('Sec-WebSocket-Key', 'x')",
+    "req:del_header('sec-websocket-accept')",
+    "req:set_header('Host', 'x')",
+    "req:set_header('Sec-WebSocket-Protocol', 'x')",
     "for i = 1, 10000 do req:add_header('x-' .. i, i) end",
     "for i = 1, 100 do req:set_header('x', string.rep('y', 100000)) end",
-    "req:set_path('no-slash')", "req:set_path('/a/../../b')", "req:set_path('/a b')", "req:set_path('/a?b')", "req:set_path('/%zz')",
-    "req:set_path('/a\\r\\nb')", "req:set_host('a b')", "req:set_host('')", "req:set_host('a\\r\\nx: y')",
-    "req.path = '/x'", "req.mine = 1", "return reply(200, req.hots)", "return reply(200, req.subprotocol)", "req.header('x')",
-    "req:log('a b', 1)", "for i = 1, 17 do req:log('k' .. i, i) end", "req:body(10)", "req.vars.x.y = 1",
+    "req:set_path('no-slash')",
+    "req:set_path('/a/../../b')",
+    "req:set_path('/a b')",
+    "req:set_path('/a?b')",
+    "req:set_path('/%zz')",
+    "req:set_path('/a\\r\\nb')",
+    "req:set_host('a b')",
+    "req:set_host('')",
+    "req:set_host('a\\r\\nx: y')",
+    "req.path = '/x'",
+    "req.mine = 1",
+    "return reply(200, req.hots)",
+    "return reply(200, req.subprotocol)",
+    "req.header('x')",
+    "req:log('a b', 1)",
+    "for i = 1, 17 do req:log('k' .. i, i) end",
+    "req:body(10)",
+    "req.vars.x.y = 1",
 };
 
-START_TEST(test_bad_edits) {
-    rig_expect_error(PLAIN_HEAD, bad_edits[_i]);
-}
+START_TEST(test_bad_edits) { rig_expect_error(PLAIN_HEAD, bad_edits[_i]); }
 END_TEST
 
 START_TEST(test_target) {
     struct rig rig;
     const struct action *action;
-    rig_open_body(&rig, "assert(req:query('x') == '1' and req:query('y') == 'two words' and req:query('z') == nil)"
-                  " assert(req:cookie('theme') == 'dark' and req:cookie('no') == nil and req:bearer() == 's3cret')"
-                  " req:set_query('y', 'a&b') req:set_query('x', nil) req:set_path('/n/../new//x') req:set_host('Other.Example.:81')"
-                  " assert(req.path == '/new/x' and req.host == 'other.example' and req.port == 81 and req:query('y') == 'a&b')");
+    rig_open_body(
+        &rig,
+        "assert(req:query('x') == '1' and req:query('y') == 'two words' and req:query('z') == nil)"
+        " assert(req:cookie('theme') == 'dark' and req:cookie('no') == nil and req:bearer() == 's3cret')"
+        " req:set_query('y', 'a&b') req:set_query('x', nil) req:set_path('/n/../new//x') "
+        "req:set_host('Other.Example.:81')"
+        " assert(req.path == '/new/x' and req.host == 'other.example' and req.port == 81 and req:query('y') == 'a&b')");
     rig_request(&rig, PLAIN_HEAD);
     struct subject_mark mark = {0};
     ck_assert(subject_mark(&rig.subject, &mark));
@@ -203,11 +245,16 @@ END_TEST
 START_TEST(test_websocket) {
     rig_expect(WEBSOCKET_HEAD, "return reply(200, table.concat(req.ws.subprotocols, ' ') .. '|' .. req.ws.origin)",
                "bearer t0ken chat superchat|https://example.com");
-    rig_expect(WEBSOCKET_HEAD, "return reply(200, tostring(req.ws:offers 'chat') .. tostring(req.ws:offers 'Chat'))", "truefalse");
-    rig_expect(WEBSOCKET_HEAD, "local t = req.ws:take('bearer') return reply(200, t .. '|' .. req:header('sec-websocket-protocol')"
-               " .. '|' .. tostring(req.ws:take('nope')) .. tostring(req.ws:take('superchat')))", "t0ken|chat, superchat|nilnil");
-    rig_expect(WEBSOCKET_HEAD, "local ok = req.ws:only { 'superchat', 'chat', 'x' } return reply(200, tostring(ok) .. "
-               "req:header('sec-websocket-protocol') .. tostring(req.ws:only {}) .. tostring(req:header('sec-websocket-protocol')))",
+    rig_expect(WEBSOCKET_HEAD, "return reply(200, tostring(req.ws:offers 'chat') .. tostring(req.ws:offers 'Chat'))",
+               "truefalse");
+    rig_expect(WEBSOCKET_HEAD,
+               "local t = req.ws:take('bearer') return reply(200, t .. '|' .. req:header('sec-websocket-protocol')"
+               " .. '|' .. tostring(req.ws:take('nope')) .. tostring(req.ws:take('superchat')))",
+               "t0ken|chat, superchat|nilnil");
+    rig_expect(WEBSOCKET_HEAD,
+               "local ok = req.ws:only { 'superchat', 'chat', 'x' } return reply(200, tostring(ok) .. "
+               "req:header('sec-websocket-protocol') .. tostring(req.ws:only {}) .. "
+               "tostring(req:header('sec-websocket-protocol')))",
                "truechat, superchatfalsenil");
 }
 END_TEST
@@ -233,13 +280,16 @@ START_TEST(test_actions) {
     rig_open(&rig, "",
              "route \"a\" { function(req) return forward('super', { server = 'one', path = '/x/*', host = 'h.example',"
              " response_timeout = '1500ms' }) end }\n"
-             "route \"b\" { function(req) return reply(429, 'slow\\n', { ['retry-after'] = math.ceil(1.5), ['Set-Cookie'] = {'a', 'b'} }) end }\n"
-             "route \"c\" { function(req) return redirect { scheme = 'https', port = 8443, query = false, status = 308 } end }\n"
+             "route \"b\" { function(req) return reply(429, 'slow\\n', { ['retry-after'] = math.ceil(1.5), "
+             "['Set-Cookie'] = {'a', 'b'} }) end }\n"
+             "route \"c\" { function(req) return redirect { scheme = 'https', port = 8443, query = false, status = 308 "
+             "} end }\n"
              "route \"d\" { function(req) return redirect 'https://example.com/' end }\n"
              "route \"e\" { function(req) return drop() end }\n");
     rig_request(&rig, PLAIN_HEAD);
     ck_assert_int_eq(rig_step(&rig, 0, &action), SCRIPT_OK);
-    ck_assert(action->kind == ACTION_FORWARD && action->forward.pool == 1 && action->forward.response_timeout_ms == 1500);
+    ck_assert(action->kind == ACTION_FORWARD && action->forward.pool == 1 &&
+              action->forward.response_timeout_ms == 1500);
     ck_assert_span(action->forward.server, "one");
     ck_assert_span(action->forward.path, "/x/*");
     ck_assert_span(action->forward.host, "h.example");
@@ -267,7 +317,8 @@ END_TEST
 START_TEST(test_actions_made_at_load) {
     struct rig rig;
     const struct action *action;
-    rig_open(&rig, "", "local go = forward('chat', { path = '/y' })\nroute \"a\" { function(req) return go end }\n"
+    rig_open(&rig, "",
+             "local go = forward('chat', { path = '/y' })\nroute \"a\" { function(req) return go end }\n"
              "route \"b\" { path = '/never', go }");
     rig_request(&rig, PLAIN_HEAD);
     for (int turn = 0; turn < 3; turn++) {
@@ -281,32 +332,66 @@ START_TEST(test_actions_made_at_load) {
 END_TEST
 
 static const char *const bad_returns[] = {
-    "return nil, 'why'", "return false", "return true", "return 'chat'", "return 404", "return {}", "return req",
-    "reply(403)", "forward('chat')", "local ok = drop()", "return reply(99999)", "return reply(199)", "return reply(200.5)",
-    "return reply('200')", "return reply(200, {})", "return reply(200, string.rep('x', 1024 * 1024 + 1))", "return reply(204, 'x')",
-    "return reply(200, '', { ['x'] = 'a\\r\\nb: c' })", "return reply(200, '', { ['content-length'] = 3 })",
-    "return reply(200, '', { ['x y'] = 'a' })", "return reply(200, '', { ['x'] = true })", "return reply(200, '', 'x')",
+    "return nil, 'why'",
+    "return false",
+    "return true",
+    "return 'chat'",
+    "return 404",
+    "return {}",
+    "return req",
+    "reply(403)",
+    "forward('chat')",
+    "local ok = drop()",
+    "return reply(99999)",
+    "return reply(199)",
+    "return reply(200.5)",
+    "return reply('200')",
+    "return reply(200, {})",
+    "return reply(200, string.rep('x', 1024 * 1024 + 1))",
+    "return reply(204, 'x')",
+    "return reply(200, '', { ['x'] = 'a\\r\\nb: c' })",
+    "return reply(200, '', { ['content-length'] = 3 })",
+    "return reply(200, '', { ['x y'] = 'a' })",
+    "return reply(200, '', { ['x'] = true })",
+    "return reply(200, '', 'x')",
     "local h = {} for i = 1, 10000 do h['x' .. i] = 'y' end return reply(200, '', h)",
-    "return forward('nowhere')", "return forward('cha' .. 't2')", "return forward({ 'chat', 'super' })", "return forward('chat', { key = 'x' })",
-    "return forward('chat', { server = 'nope' })", "return forward('chat', { pth = '/' })", "return forward('chat', { path = 'x' })",
-    "return forward('chat', { host = 'a\\r\\nb' })", "return forward('chat', { response_timeout = 0 })", "return forward(nil)",
-    "return redirect 'a\\r\\nb'", "return redirect {}", "return redirect { status = 304 }", "return redirect { statsu = 301 }",
-    "return redirect { scheme = 'ftp' }", "return redirect { port = 70000 }", "return redirect(nil)",
-    "error('plain')", "error({})", "error(nil)", "error(setmetatable({}, { __tostring = function() error('again') end }))",
-    "error(setmetatable({}, { __tostring = function() return 5 end }))", "local x <close> = setmetatable({}, { __close = function() error('c') end })",
-    "local function f() return f() + 1 end return f()", "return log.info('%d', 'x')",
-    "ip.within(req.client, '10.0.0.0/33')", "ip.within('nonsense', '10.0.0.0/8')",
+    "return forward('nowhere')",
+    "return forward('cha' .. 't2')",
+    "return forward({ 'chat', 'super' })",
+    "return forward('chat', { key = 'x' })",
+    "return forward('chat', { server = 'nope' })",
+    "return forward('chat', { pth = '/' })",
+    "return forward('chat', { path = 'x' })",
+    "return forward('chat', { host = 'a\\r\\nb' })",
+    "return forward('chat', { response_timeout = 0 })",
+    "return forward(nil)",
+    "return redirect 'a\\r\\nb'",
+    "return redirect {}",
+    "return redirect { status = 304 }",
+    "return redirect { statsu = 301 }",
+    "return redirect { scheme = 'ftp' }",
+    "return redirect { port = 70000 }",
+    "return redirect(nil)",
+    "error('plain')",
+    "error({})",
+    "error(nil)",
+    "error(setmetatable({}, { __tostring = function() error('again') end }))",
+    "error(setmetatable({}, { __tostring = function() return 5 end }))",
+    "local x <close> = setmetatable({}, { __close = function() error('c') end })",
+    "local function f() return f() + 1 end return f()",
+    "return log.info('%d', 'x')",
+    "ip.within(req.client, '10.0.0.0/33')",
+    "ip.within('nonsense', '10.0.0.0/8')",
 };
 
-START_TEST(test_bad_returns) {
-    rig_expect_error(PLAIN_HEAD, bad_returns[_i]);
-}
+START_TEST(test_bad_returns) { rig_expect_error(PLAIN_HEAD, bad_returns[_i]); }
 END_TEST
 
 START_TEST(test_request_is_over) {
     struct rig rig;
     const struct action *action;
-    rig_open(&rig, "", "local kept, ws, iterate\n"
+    rig_open(&rig, "",
+             "local kept, ws, iterate\n"
              "route \"keep\" { function(req) kept, ws, iterate = req, req.ws, req:all_headers() end }\n"
              "route \"field\" { function(req) return reply(200, kept.path) end }\n"
              "route \"method\" { function(req) kept:set_header('x', 'y') end }\n"
@@ -325,7 +410,9 @@ END_TEST
 START_TEST(test_vars_and_log) {
     struct rig rig;
     const struct action *action;
-    rig_open(&rig, "", "route \"a\" { function(req) req.vars.n = (req.vars.n or 0) + 1 req:log('n', req.vars.n) req:log('who', 'x') end }");
+    rig_open(&rig, "",
+             "route \"a\" { function(req) req.vars.n = (req.vars.n or 0) + 1 req:log('n', req.vars.n) req:log('who', "
+             "'x') end }");
     rig_request(&rig, PLAIN_HEAD);
     for (int turn = 0; turn < 3; turn++)
         ck_assert_int_eq(rig_step(&rig, 0, &action), SCRIPT_OK);
@@ -342,24 +429,33 @@ END_TEST
 START_TEST(test_when) {
     struct rig rig;
     bool match;
-    rig_open(&rig, "", "route \"y\" { when = function(req) return req:header('x-other') end, drop() }\n"
+    rig_open(&rig, "",
+             "route \"y\" { when = function(req) return req:header('x-other') end, drop() }\n"
              "route \"n\" { when = function(req) return req:header('x-none') end, drop() }\n"
              "route \"e\" { when = function(req) return nil, 'failed' end, drop() }\n"
              "route \"a\" { when = function(req) return reply(200) end, drop() }\n");
     rig_request(&rig, PLAIN_HEAD);
-    static const struct { enum script_status status; bool match; } want[] = {
-        {SCRIPT_OK, true}, {SCRIPT_OK, false}, {SCRIPT_ERROR, false}, {SCRIPT_ERROR, false},
+    static const struct {
+        enum script_status status;
+        bool match;
+    } want[] = {
+        {SCRIPT_OK, true},
+        {SCRIPT_OK, false},
+        {SCRIPT_ERROR, false},
+        {SCRIPT_ERROR, false},
     };
     for (unsigned i = 0; i < 4; i++) {
         match = !want[i].match;
-        ck_assert_int_eq(script_lua_ops.when(rig.script, rig.config->routes[i].when, &rig.subject, &match), want[i].status);
+        ck_assert_int_eq(script_lua_ops.when(rig.script, rig.config->routes[i].when, &rig.subject, &match),
+                         want[i].status);
         ck_assert_int_eq(match, want[i].match);
     }
     rig_close(&rig);
 }
 END_TEST
 
-static enum script_status rig_respond(struct rig *rig, unsigned hook, struct http_message *head, const struct action **action) {
+static enum script_status rig_respond(struct rig *rig, unsigned hook, struct http_message *head,
+                                      const struct action **action) {
     struct script_response response = {.head = head, .server = "chat/127.0.0.1:9000", .tunnel = false};
     return script_lua_ops.response(rig->script, rig->config->on_response[hook], &rig->subject, &response, action);
 }
@@ -367,10 +463,13 @@ static enum script_status rig_respond(struct rig *rig, unsigned hook, struct htt
 START_TEST(test_response) {
     struct rig rig;
     const struct action *action;
-    rig_open(&rig, "", "local old\nroute \"x\" { drop() }\n"
-             "on_response(function(req, resp) old = resp assert(resp.status == 200 and resp.server == 'chat/127.0.0.1:9000' and not resp.tunnel)"
+    rig_open(&rig, "",
+             "local old\nroute \"x\" { drop() }\n"
+             "on_response(function(req, resp) old = resp assert(resp.status == 200 and resp.server == "
+             "'chat/127.0.0.1:9000' and not resp.tunnel)"
              " resp:set_header('x-frame', req.host) resp:del_header('server') end)\n"
-             "on_response(function(req, resp) if resp:header('x-frame') == 'example.com' then return reply(503, 'no') end end)\n"
+             "on_response(function(req, resp) if resp:header('x-frame') == 'example.com' then return reply(503, 'no') "
+             "end end)\n"
              "on_response(function(req, resp) return forward('chat') end)\n"
              "on_response(function(req, resp) reply(200) end)\n"
              "on_response(function(req, resp) resp:set_header('content-length', '3') end)\n"
@@ -395,12 +494,24 @@ END_TEST
 
 START_TEST(test_tunnel) {
     struct rig rig;
-    rig_open(&rig, "", "route \"x\" { drop() }\non_close(function(t) assert(t.id == 'i' and t.route == 'r' and t.pool == 'p' and t.server == 's')"
-             " assert(t.client == '192.0.2.1' and t.subprotocol == nil and t.cause == 'client_fin' and t.side == 'client')"
-             " assert(t.age == 1.5 and t.bytes_in == 10 and t.bytes_out == 20) end)\n"
-             "on_open(function(t) error('x') end)\n");
-    struct script_tunnel tunnel = {.id = "i", .route = "r", .pool = "p", .server = "s", .client = "192.0.2.1", .subprotocol = "",
-                                   .cause = "client_fin", .side = "client", .age_ms = 1500, .bytes_in = 10, .bytes_out = 20};
+    rig_open(
+        &rig, "",
+        "route \"x\" { drop() }\non_close(function(t) assert(t.id == 'i' and t.route == 'r' and t.pool == 'p' and "
+        "t.server == 's')"
+        " assert(t.client == '192.0.2.1' and t.subprotocol == nil and t.cause == 'client_fin' and t.side == 'client')"
+        " assert(t.age == 1.5 and t.bytes_in == 10 and t.bytes_out == 20) end)\n"
+        "on_open(function(t) error('x') end)\n");
+    struct script_tunnel tunnel = {.id = "i",
+                                   .route = "r",
+                                   .pool = "p",
+                                   .server = "s",
+                                   .client = "192.0.2.1",
+                                   .subprotocol = "",
+                                   .cause = "client_fin",
+                                   .side = "client",
+                                   .age_ms = 1500,
+                                   .bytes_in = 10,
+                                   .bytes_out = 20};
     uint64_t before = metric_sum(METRIC_script_errors);
     script_lua_ops.tunnel(rig.script, rig.config->on_close[0], &tunnel);
     ck_assert_uint_eq(metric_sum(METRIC_script_errors), before);
@@ -438,7 +549,8 @@ START_TEST(test_endless) {
     bool monitor = _i % 2 == 0;
     if (monitor)
         script_monitor_start();
-    snprintf(routes, sizeof routes, "route \"t\" { function(req) %s end }\nroute \"fine\" { function(req) return reply(200, 'fine') end }",
+    snprintf(routes, sizeof routes,
+             "route \"t\" { function(req) %s end }\nroute \"fine\" { function(req) return reply(200, 'fine') end }",
              endless[_i / 2]);
     rig_open(&rig, "rule_cpu = '20ms'", routes);
     for (int turn = 0; turn < 3; turn++) {
@@ -477,11 +589,13 @@ END_TEST
 START_TEST(test_memory) {
     struct rig rig;
     const struct action *action;
-    rig_open(&rig, "rule_cpu = '2s'", "local hoard = {}\n"
-             "route \"bomb\" { function(req) local t = {} while true do t[#t + 1] = string.rep('x', 1000) .. #t end end }\n"
-             "route \"big\" { function(req) return reply(200, string.rep('x', 100000000)) end }\n"
-             "route \"hoard\" { function(req) while true do hoard[#hoard + 1] = string.rep('x', 1000) .. #hoard end end }\n"
-             "route \"fine\" { function(req) return reply(200, 'fine ' .. #hoard) end }\n");
+    rig_open(
+        &rig, "rule_cpu = '2s'",
+        "local hoard = {}\n"
+        "route \"bomb\" { function(req) local t = {} while true do t[#t + 1] = string.rep('x', 1000) .. #t end end }\n"
+        "route \"big\" { function(req) return reply(200, string.rep('x', 100000000)) end }\n"
+        "route \"hoard\" { function(req) while true do hoard[#hoard + 1] = string.rep('x', 1000) .. #hoard end end }\n"
+        "route \"fine\" { function(req) return reply(200, 'fine ' .. #hoard) end }\n");
     rig_request(&rig, PLAIN_HEAD);
     for (int turn = 0; turn < 3; turn++) {
         ck_assert_int_eq(rig_step(&rig, 0, &action), SCRIPT_ERROR);
@@ -492,7 +606,9 @@ START_TEST(test_memory) {
     /* The hoard fills the state: the next request gets a fresh one, while the old request still has its own. */
     struct subject *old = &rig.subject, fresh;
     ck_assert_uint_eq(fixture_prepare(&rig.fixture, &fresh, PLAIN_HEAD), 0);
-    ck_assert_int_eq(script_lua_ops.step(rig.script, rig.config->routes[3].steps[0].function, &fresh, &action, NULL, NULL), SCRIPT_OK);
+    ck_assert_int_eq(
+        script_lua_ops.step(rig.script, rig.config->routes[3].steps[0].function, &fresh, &action, NULL, NULL),
+        SCRIPT_OK);
     ck_assert_span(action->reply.body, "fine 0");
     (void)script_lua_ops.step(rig.script, rig.config->routes[3].steps[0].function, old, &action, NULL, NULL);
     script_lua_ops.release(rig.script, &fresh);
@@ -502,14 +618,22 @@ START_TEST(test_memory) {
 END_TEST
 
 START_TEST(test_library) {
-    rig_expect(PLAIN_HEAD, "return reply(200, tostring(ip.within(req.client, '192.0.2.0/24')) .. tostring(ip.within('10.1.2.3', {'::1', '10.0.0.0/8'}))"
-               " .. tostring(ip.within('2001:db8::1', {'10.0.0.0/8'})) .. tostring(ip.within('unix:', '0.0.0.0/0')))", "truetruefalsefalse");
+    rig_expect(PLAIN_HEAD,
+               "return reply(200, tostring(ip.within(req.client, '192.0.2.0/24')) .. tostring(ip.within('10.1.2.3', "
+               "{'::1', '10.0.0.0/8'}))"
+               " .. tostring(ip.within('2001:db8::1', {'10.0.0.0/8'})) .. tostring(ip.within('unix:', '0.0.0.0/0')))",
+               "truetruefalsefalse");
     rig_expect(PLAIN_HEAD, "return reply(200, ip.prefix('192.0.2.1') .. ' ' .. ip.prefix('2001:db8:1:2:3::4'))",
                "192.0.2.1/32 2001:db8:1:2::/64");
-    rig_expect(PLAIN_HEAD, "log.info('100% literal') log.warn('%s is %d', 'x', 5) log.debug('no') return reply(200, 'ok')", "ok");
-    rig_expect(PLAIN_HEAD, "local ok, e = pcall(reply, 99999) local ok2, e2 = xpcall(error, function(m) return 'seen ' .. m end, 'x', 0)"
-               " return reply(200, tostring(ok) .. tostring(ok2) .. e2)", "falsefalseseen x");
-    rig_expect(PLAIN_HEAD, "local ok, e = pcall(function() return req.hots end) return reply(200, e:match('%(.*%)'))", "(did you mean 'host'?)");
+    rig_expect(PLAIN_HEAD,
+               "log.info('100% literal') log.warn('%s is %d', 'x', 5) log.debug('no') return reply(200, 'ok')", "ok");
+    rig_expect(
+        PLAIN_HEAD,
+        "local ok, e = pcall(reply, 99999) local ok2, e2 = xpcall(error, function(m) return 'seen ' .. m end, 'x', 0)"
+        " return reply(200, tostring(ok) .. tostring(ok2) .. e2)",
+        "falsefalseseen x");
+    rig_expect(PLAIN_HEAD, "local ok, e = pcall(function() return req.hots end) return reply(200, e:match('%(.*%)'))",
+               "(did you mean 'host'?)");
 }
 END_TEST
 
@@ -517,7 +641,8 @@ END_TEST
 START_TEST(test_texts_outlive_lua) {
     struct rig rig;
     const struct action *action, *other;
-    rig_open(&rig, "rule_cpu = '2s'", "route \"a\" { function(req) return reply(200, ('ab'):rep(500), { x = ('cd'):rep(50) }) end }\n"
+    rig_open(&rig, "rule_cpu = '2s'",
+             "route \"a\" { function(req) return reply(200, ('ab'):rep(500), { x = ('cd'):rep(50) }) end }\n"
              "route \"b\" { function(req) local t = {} for i = 1, 20000 do t[i] = ('z'):rep(100) .. i end end }");
     rig_request(&rig, PLAIN_HEAD);
     ck_assert_int_eq(rig_step(&rig, 0, &action), SCRIPT_OK);
@@ -545,29 +670,6 @@ START_TEST(test_close_first) {
 }
 END_TEST
 
-/* Not a test of correctness: prints what a route costs that reads host, path and subprotocol, when asked to. */
-START_TEST(test_speed) {
-    struct rig rig;
-    const struct action *action;
-    if (!getenv("MOONGATE_BENCH"))
-        return;
-    script_monitor_start();
-    rig_open_body(&rig, "if req.host == 'example.com' and req.path == '/chat' and req.ws:offers('chat') then return forward 'chat' end");
-    rig_request(&rig, WEBSOCKET_HEAD);
-    enum { TURNS = 1000000 };
-    uint64_t start = clock_us();
-    for (int turn = 0; turn < TURNS; turn++) {
-        (void)rig_step(&rig, 0, &action);
-        script_lua_ops.release(rig.script, &rig.subject);
-        if (turn % 1000 == 0)
-            rig_request(&rig, WEBSOCKET_HEAD);
-    }
-    fprintf(stderr, "%.3f us a call\n", (double)(clock_us() - start) / TURNS);
-    rig_close(&rig);
-    script_monitor_stop();
-}
-END_TEST
-
 static void add_tests(TCase *tests) {
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, test_fields);
@@ -591,7 +693,6 @@ static void add_tests(TCase *tests) {
     tcase_add_test(tests, test_library);
     tcase_add_test(tests, test_texts_outlive_lua);
     tcase_add_test(tests, test_close_first);
-    tcase_add_test(tests, test_speed);
 }
 
 int main(void) { return fixture_run("script", add_tests); }
