@@ -2,11 +2,12 @@
 /*
  * decide: runs the routes in order and ends with one verdict.
  *
- * A route whose steps are plain actions costs no more than its match. Only for a route that holds a function the edits are marked first,
- * so that an error can undo them (rules.md part 2, rule 3); an error answers 500 unless the route says on_error = "next".
+ * A route whose steps are plain actions costs no more than its match. Only for a route that holds a function the edits
+ * are marked first, so that an error can undo them (rules.md part 2, rule 3); an error answers 500 unless the route
+ * says on_error = "next".
  *
- * The subtle thing: a wait leaves everything in struct decide, so that decide_run() can be called again at the very step. What matched is
- * not matched again then: params and rest of the subject still belong to that route.
+ * The subtle thing: a wait leaves everything in struct decide, so that decide_run() can be called again at the very
+ * step. What matched is not matched again then: params and rest of the subject still belong to that route.
  */
 #include "traffic/decide.h"
 
@@ -18,11 +19,14 @@
 #include "traffic/forward.h"
 #include "traffic/pattern.h"
 
-static const struct action decide_no_route = {.kind = ACTION_REPLY, .reply = {.status = 404, .body = {"no route\n", 9}}};
-static const struct action decide_error = {.kind = ACTION_REPLY, .reply = {.status = 500, .body = {"internal error\n", 15}}};
+static const struct action decide_no_route = {.kind = ACTION_REPLY,
+                                              .reply = {.status = 404, .body = {"no route\n", 9}}};
+static const struct action decide_error = {.kind = ACTION_REPLY,
+                                           .reply = {.status = 500, .body = {"internal error\n", 15}}};
 
 void decide_init(struct decide *decide, const struct config *config, const struct routes *routes,
-                 const struct script_ops *ops, void *script, struct subject *subject, void (*resume)(void *owner), void *owner) {
+                 const struct script_ops *ops, void *script, struct subject *subject, void (*resume)(void *owner),
+                 void *owner) {
     memset(decide, 0, sizeof *decide);
     decide->config = config;
     decide->routes = routes;
@@ -65,7 +69,10 @@ static bool decide_has_function(const struct config_route *route) {
 
 enum decide_outcome { DECIDE_NEXT_ROUTE, DECIDE_VERDICT, DECIDE_FAILED, DECIDE_LATER };
 
-/* The route matched but for its when: marks, asks when, applies the declared header edits. DECIDE_VERDICT: go into its steps. */
+/*
+ * The route matched but for its when: marks, asks when, applies the declared header edits. DECIDE_VERDICT: go into its
+ * steps.
+ */
 static enum decide_outcome decide_enter(struct decide *decide, const struct config_route *route) {
     bool match = true;
     if (decide_has_function(route) && !subject_mark(decide->subject, &decide->mark))
@@ -121,7 +128,8 @@ enum decide_status decide_run(struct decide *decide) {
     for (;;) {
         enum decide_outcome outcome = DECIDE_VERDICT;
         if (!decide->inside)
-            decide->route = routes_next(decide->routes, decide->subject, decide->next, decide->trace, decide->trace_owner);
+            decide->route =
+                routes_next(decide->routes, decide->subject, decide->next, decide->trace, decide->trace_owner);
         if (decide->route == ROUTES_END)
             return decide_end(decide, &decide_no_route);
         assert(decide->route < decide->config->route_count);

@@ -2,12 +2,12 @@
 /*
  * forward: writes heads anew from what was understood.
  *
- * The request towards a server is made in one pass into the buffer: request line, Host, the client's end-to-end fields, our forwarding
- * fields, our framing. Every field that this module writes itself is skipped in the pass (forward_own), so that none can appear twice or
- * survive from the client.
+ * The request towards a server is made in one pass into the buffer: request line, Host, the client's end-to-end fields,
+ * our forwarding fields, our framing. Every field that this module writes itself is skipped in the pass (forward_own),
+ * so that none can appear twice or survive from the client.
  *
- * The subtle thing: what a trusted proxy said about protocol, host and port is kept, and is already all that is left of those
- * fields here: subject_prepare() has removed them from anybody else.
+ * The subtle thing: what a trusted proxy said about protocol, host and port is kept, and is already all that is left of
+ * those fields here: subject_prepare() has removed them from anybody else.
  */
 #include "traffic/forward.h"
 
@@ -18,7 +18,7 @@
 _Static_assert(HTTP_FIELD_COUNT <= 64, "field ids are used as bits of 64");
 
 #define FORWARD_BIT(id) (UINT64_C(1) << HTTP_FIELD_##id)
-#define FORWARD_FRAMING_BIT(id, name, flags) | (((flags) & HTTP_FRAMING) ? FORWARD_BIT(id) : 0)
+#define FORWARD_FRAMING_BIT(id, name, flags) | (((flags)&HTTP_FRAMING) ? FORWARD_BIT(id) : 0)
 
 static const uint64_t forward_framing = 0 HTTP_FIELDS(FORWARD_FRAMING_BIT);
 /* Written here, never copied. */
@@ -129,14 +129,16 @@ static bool forward_put_forwarded(struct buf *out, const struct forward_request 
     if (!forward_put_said(out, subject, HTTP_FIELD_X_FORWARDED_PROTO, SPAN("X-Forwarded-Proto"), scheme))
         return false;
     const struct http_field *host = http_find(&subject->head, HTTP_FIELD_HOST);
-    if (!forward_put_said(out, subject, HTTP_FIELD_X_FORWARDED_HOST, SPAN("X-Forwarded-Host"), host ? host->value : SPAN_NULL))
+    if (!forward_put_said(out, subject, HTTP_FIELD_X_FORWARDED_HOST, SPAN("X-Forwarded-Host"),
+                          host ? host->value : SPAN_NULL))
         return false;
     unsigned port = subject->local_port ? subject->local_port : subject->host_port;
     char text[8];
     if (port == 0) /* a unix socket, and Host names none */
         port = span_equal(scheme, SPAN("https")) ? 443 : 80;
     int n = snprintf(text, sizeof text, "%u", port);
-    if (!forward_put_said(out, subject, HTTP_FIELD_X_FORWARDED_PORT, SPAN("X-Forwarded-Port"), span_make(text, (size_t)n)))
+    if (!forward_put_said(out, subject, HTTP_FIELD_X_FORWARDED_PORT, SPAN("X-Forwarded-Port"),
+                          span_make(text, (size_t)n)))
         return false;
     return !request->settings->via ||
         buf_printf(out, "Via: 1.%u %s\r\n", (unsigned)subject->head.minor, request->settings->via);
@@ -148,7 +150,8 @@ static bool forward_put_handshake(struct buf *out, const struct subject *subject
         !forward_put(out, SPAN("Sec-WebSocket-Key"), offer->key))
         return false;
     for (unsigned i = 0; i < offer->protocol_count; i++)
-        if (!buf_append_text(out, i == 0 ? "Sec-WebSocket-Protocol: " : ", ") || !buf_append_span(out, offer->protocols[i]))
+        if (!buf_append_text(out, i == 0 ? "Sec-WebSocket-Protocol: " : ", ") ||
+            !buf_append_span(out, offer->protocols[i]))
             return false;
     return offer->protocol_count == 0 || buf_append(out, "\r\n", 2);
 }
@@ -169,7 +172,8 @@ static bool forward_put_framing(struct buf *out, const struct forward_request *r
     if (head->body == HTTP_BODY_CHUNKED)
         return buf_append_text(out, "Transfer-Encoding: chunked\r\n");
     if (head->body == HTTP_BODY_LENGTH)
-        return buf_append_text(out, "Content-Length: ") && buf_append_u64(out, head->content_length) && buf_append(out, "\r\n", 2);
+        return buf_append_text(out, "Content-Length: ") && buf_append_u64(out, head->content_length) &&
+            buf_append(out, "\r\n", 2);
     if (head->has_content_length || forward_has_body_by_nature(head->method))
         return buf_append_text(out, "Content-Length: 0\r\n");
     return true;

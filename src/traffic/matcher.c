@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * matcher: evaluates match keys. One table names the keys in the order they are tried, cheap ones first; a route keeps the
- * numbers of those it declares, so that an absent key costs nothing. The same table serves match (all must hold), except (none may
- * hold) and the trace of `moongate route` (which one did not).
+ * matcher: evaluates match keys. One table names the keys in the order they are tried, cheap ones first; a route keeps
+ * the numbers of those it declares, so that an absent key costs nothing. The same table serves match (all must hold),
+ * except (none may hold) and the trace of `moongate route` (which one did not).
  *
  * The subtle thing: a field that is repeated is judged as its lines joined. Looking at the first line only would
  * let a second Origin pass a rule that the server then believes.
@@ -124,13 +124,17 @@ static bool matcher_test_globs(const struct match_texts *globs, struct span text
     return false;
 }
 
-/* Besides globs: a star inside, as in a scheme before "*.example", stands for host labels alone: no path or port slips in. */
+/*
+ * Besides globs: a star inside, as in a scheme before "*.example", stands for host labels alone: no path or port slips
+ * in.
+ */
 static bool matcher_test_origin_glob(struct span glob, struct span origin) {
     const char *star = glob.n > 2 ? memchr(glob.p + 1, '*', glob.n - 2) : NULL;
     if (!star)
         return str_glob(glob, origin);
     size_t head = (size_t)(star - glob.p), tail = glob.n - head - 1;
-    if (origin.n <= head + tail || !str_starts(origin, span_make(glob.p, head)) || !str_ends(origin, span_make(star + 1, tail)))
+    if (origin.n <= head + tail || !str_starts(origin, span_make(glob.p, head)) ||
+        !str_ends(origin, span_make(star + 1, tail)))
         return false;
     for (size_t i = head; i < origin.n - tail; i++) {
         char c = str_lower(origin.p[i]);
@@ -176,7 +180,8 @@ static bool matcher_test_cookie(const struct matcher *matcher, struct subject *s
 static bool matcher_test_query(const struct matcher *matcher, struct subject *subject) {
     const struct match *match = matcher->match;
     for (unsigned i = 0; i < match->query_count; i++)
-        if (!matcher_test_named(&match->queries[i], uri_query_get(&subject->arena, subject->query, match->queries[i].name)))
+        if (!matcher_test_named(&match->queries[i],
+                                uri_query_get(&subject->arena, subject->query, match->queries[i].name)))
             return false;
     return true;
 }
@@ -220,7 +225,8 @@ static void matcher_init_paths(struct matcher *matcher, struct arena *arena) {
     }
 }
 
-void matcher_init(struct matcher *matcher, const struct match *match, const struct config *config, struct arena *arena) {
+void matcher_init(struct matcher *matcher, const struct match *match, const struct config *config,
+                  struct arena *arena) {
     *matcher = (struct matcher){.match = match};
     for (unsigned i = 0; i < ARRAY_LEN(matcher_keys); i++)
         if (matcher_keys[i].declared(match))

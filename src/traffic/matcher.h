@@ -11,13 +11,13 @@
 #define MATCHER_KEYS_MAX 16
 
 struct matcher {
-    const struct match *match;                 /* borrowed */
-    const struct config_listener **listeners;  /* of match->listeners; owned */
+    const struct match *match;                /* borrowed */
+    const struct config_listener **listeners; /* of match->listeners; owned */
     unsigned listener_count;
-    struct pattern *paths;                     /* of match->paths; owned */
-    uint32_t methods;                          /* bits of enum http_method; the others are compared by name */
-    bool captures;                             /* some path has parameters or a wildcard */
-    uint8_t keys[MATCHER_KEYS_MAX];            /* those that were declared, cheap ones first */
+    struct pattern *paths;          /* of match->paths; owned */
+    uint32_t methods;               /* bits of enum http_method; the others are compared by name */
+    bool captures;                  /* some path has parameters or a wildcard */
+    uint8_t keys[MATCHER_KEYS_MAX]; /* those that were declared, cheap ones first */
     uint8_t key_count;
 };
 

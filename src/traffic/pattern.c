@@ -2,20 +2,19 @@
 /*
  * pattern: compiles and matches path and host patterns.
  *
- * A path pattern is cut once into its literal head, which the index hashes and which memcmp decides, and a tail that is walked
- * segment by segment only when it holds a parameter. Only a final slash-star is a wildcard; any other star is a literal.
+ * A path pattern is cut once into its literal head, which the index hashes and which memcmp decides, and a tail that is
+ * walked segment by segment only when it holds a parameter. Only a final slash-star is a wildcard; any other star is a
+ * literal.
  *
- * The subtle thing: patterns are written by people, paths come normalised from the wire. So a pattern goes through the same
- * normalisation, or a pattern with an accented letter would never match its escaped form.
+ * The subtle thing: patterns are written by people, paths come normalised from the wire. So a pattern goes through the
+ * same normalisation, or a pattern with an accented letter would never match its escaped form.
  */
 #include "traffic/pattern.h"
 
 #include "base/str.h"
 #include "wire/uri.h"
 
-static bool pattern_is_hex(char c) {
-    return (c >= '0' && c <= '9') || (str_lower(c) >= 'a' && str_lower(c) <= 'f');
-}
+static bool pattern_is_hex(char c) { return (c >= '0' && c <= '9') || (str_lower(c) >= 'a' && str_lower(c) <= 'f'); }
 
 static bool pattern_must_escape(struct span text, size_t at) {
     unsigned char c = (unsigned char)text.p[at];
@@ -97,8 +96,8 @@ static bool pattern_take_rest(struct span path, size_t at, struct span *rest) {
     return true;
 }
 
-static bool pattern_match_tail(const struct pattern *pattern, struct span path, struct span *rest, pattern_param_fn *on_param,
-                               void *owner) {
+static bool pattern_match_tail(const struct pattern *pattern, struct span path, struct span *rest,
+                               pattern_param_fn *on_param, void *owner) {
     struct span tail = pattern->tail, left = pattern_skip(path, pattern->head.n);
     while (tail.n > 0) {
         if (span_equal(tail, SPAN("/*")))
@@ -120,7 +119,8 @@ static bool pattern_match_tail(const struct pattern *pattern, struct span path, 
     return left.n == 0;
 }
 
-bool pattern_match_path(const struct pattern *pattern, struct span path, struct span *rest, pattern_param_fn *on_param, void *owner) {
+bool pattern_match_path(const struct pattern *pattern, struct span path, struct span *rest, pattern_param_fn *on_param,
+                        void *owner) {
     struct span none;
     rest = rest ? rest : &none;
     *rest = SPAN_NULL;

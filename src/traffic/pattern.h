@@ -30,12 +30,13 @@ typedef void pattern_param_fn(void *owner, struct span name, struct span segment
 /* text is escaped as paths are on the wire, into arena, which must outlive the pattern. */
 void pattern_compile(struct pattern *pattern, struct arena *arena, struct span text);
 /* path is normalised. rest (may be NULL) is what the final wildcard took, .p NULL without one. on_param may be NULL. */
-bool pattern_match_path(const struct pattern *pattern, struct span path, struct span *rest, pattern_param_fn *on_param, void *owner);
+bool pattern_match_path(const struct pattern *pattern, struct span path, struct span *rest, pattern_param_fn *on_param,
+                        void *owner);
 /* host in lower case. "*.x" matches any depth below x, not x itself; "*" every host. */
 bool pattern_match_host(struct span pattern, struct span host);
 /*
- * A path as a person writes it to the form it has on the wire: bytes that may not stand in a request target, '?', '#' and a stray '%'
- * become escapes. text itself when nothing changes; .p NULL out of memory.
+ * A path as a person writes it to the form it has on the wire: bytes that may not stand in a request target, '?', '#'
+ * and a stray '%' become escapes. text itself when nothing changes; .p NULL out of memory.
  */
 struct span pattern_escape(struct arena *arena, struct span text);
 

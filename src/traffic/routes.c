@@ -2,13 +2,14 @@
 /*
  * routes: compiled routes and their index.
  *
- * Each route is filed under (host, literal path head) pairs; each pair's hash yields a sorted list of ordinals. A request
- * looks up its own host, the wildcards above it and "any", times the fronts of its path down to the deepest head there is, and merges the
- * few lists found, so that 1,000 routes cost what one does. A route without host and path is in the list of (any, "").
+ * Each route is filed under (host, literal path head) pairs; each pair's hash yields a sorted list of ordinals. A
+ * request looks up its own host, the wildcards above it and "any", times the fronts of its path down to the deepest
+ * head there is, and merges the few lists found, so that 1,000 routes cost what one does. A route without host and path
+ * is in the list of (any, "").
  *
  * The subtle thing: the index only proposes. Each candidate is judged by all of its keys again, so that a collision of
- * hashes costs time, never a wrong verdict; but a key missing in the index would. Whatever does not fit (too many pairs, too many
- * lists) therefore falls back to what is coarser, in the end to trying every route.
+ * hashes costs time, never a wrong verdict; but a key missing in the index would. Whatever does not fit (too many
+ * pairs, too many lists) therefore falls back to what is coarser, in the end to trying every route.
  */
 #include "traffic/routes.h"
 
@@ -51,9 +52,9 @@ struct routes {
     uint64_t *hosts; /* hashes of the hosts in the index, open addressing, 0: free; NULL: none */
     size_t hosts_mask;
     uint32_t *ordinals;
-    size_t host_max;      /* longest host or wildcard: no need to hash more bytes */
-    size_t exact_max;     /* longest whole path */
-    unsigned depth_max;   /* segments of the deepest front */
+    size_t host_max;           /* longest host or wildcard: no need to hash more bytes */
+    size_t exact_max;          /* longest whole path */
+    unsigned depth_max;        /* segments of the deepest front */
     struct routes_pair *pairs; /* while building */
     size_t pair_count, pair_cap;
 };
@@ -225,8 +226,8 @@ static const char *routes_test(const struct routes *routes, unsigned ordinal, st
 }
 
 /* Tries every route: for the trace, and where the index gave up. */
-static unsigned routes_next_linear(const struct routes *routes, struct subject *subject, unsigned from, routes_trace_fn *trace,
-                                   void *owner) {
+static unsigned routes_next_linear(const struct routes *routes, struct subject *subject, unsigned from,
+                                   routes_trace_fn *trace, void *owner) {
     for (unsigned i = from; i < routes->count; i++) {
         const char *key = routes_test(routes, i, subject);
         if (trace)
@@ -302,7 +303,10 @@ static bool routes_add_lists(const struct routes *routes, struct routes_lookup *
     return true;
 }
 
-/* Collects every list that may hold a match: the empty front, each front of the path, the whole path. False: too many. */
+/*
+ * Collects every list that may hold a match: the empty front, each front of the path, the whole
+ * path. False: too many.
+ */
 static bool routes_collect(const struct routes *routes, struct routes_lookup *lookup, const struct subject *subject) {
     struct span path = subject->path;
     uint64_t hash = ROUTES_FNV_BASIS;
@@ -323,7 +327,8 @@ static bool routes_collect(const struct routes *routes, struct routes_lookup *lo
     return path.n > routes->exact_max || routes_add_lists(routes, lookup, hash ^ ROUTES_EXACT);
 }
 
-unsigned routes_next(const struct routes *routes, struct subject *subject, unsigned from, routes_trace_fn *trace, void *owner) {
+unsigned routes_next(const struct routes *routes, struct subject *subject, unsigned from, routes_trace_fn *trace,
+                     void *owner) {
     struct routes_lookup lookup;
     lookup.cursor_count = lookup.host_count = 0;
     lookup.from = from;

@@ -18,9 +18,10 @@ typedef void routes_trace_fn(void *owner, unsigned route, const char *key);
 struct routes *routes_new(const struct config *config);
 void routes_free(struct routes **routes);
 /*
- * The first route at or after ordinal `from` whose keys match the subject as it is now (edits seen), without its when=function; sets
- * subject->params and rest. ROUTES_END when none is left. trace may be NULL.
+ * The first route at or after ordinal `from` whose keys match the subject as it is now (edits seen), without its
+ * when=function; sets subject->params and rest. ROUTES_END when none is left. trace may be NULL.
  */
-unsigned routes_next(const struct routes *routes, struct subject *subject, unsigned from, routes_trace_fn *trace, void *owner);
+unsigned routes_next(const struct routes *routes, struct subject *subject, unsigned from, routes_trace_fn *trace,
+                     void *owner);
 
 #endif

@@ -6,8 +6,8 @@
  * from an untrusted peer, believed from a trusted one. What Connection names is deleted here too, not when forwarding:
  * later a field of that name is ours (an edit of a rule), and a client must not be able to strip it.
  *
- * The subtle thing: identity fields are exempt from Connection. A proxy in front of us that passes its client's Connection
- * field on must not thereby lose the address it told us, or the client would appear to be that proxy.
+ * The subtle thing: identity fields are exempt from Connection. A proxy in front of us that passes its client's
+ * Connection field on must not thereby lose the address it told us, or the client would appear to be that proxy.
  */
 #include "traffic/subject.h"
 
@@ -28,7 +28,7 @@
 _Static_assert(HTTP_FIELD_COUNT <= 64, "field ids are used as bits of 64");
 
 #define SUBJECT_BIT(id) (UINT64_C(1) << HTTP_FIELD_##id)
-#define SUBJECT_HOP_BIT(id, name, flags) | (((flags) & HTTP_HOP) ? SUBJECT_BIT(id) : 0)
+#define SUBJECT_HOP_BIT(id, name, flags) | (((flags)&HTTP_HOP) ? SUBJECT_BIT(id) : 0)
 
 static const uint64_t subject_hops = 0 HTTP_FIELDS(SUBJECT_HOP_BIT);
 static const uint64_t subject_forwarding = SUBJECT_BIT(FORWARDED) | SUBJECT_BIT(X_FORWARDED_FOR) |
@@ -130,8 +130,8 @@ static bool subject_parse_hop(struct span text, struct addr_small *out) {
 }
 
 /*
- * The client is the rightmost address that is no trusted proxy. Something that is no address ends the search: what stands left of it was
- * said by an unknown party.
+ * The client is the rightmost address that is no trusted proxy. Something that is no address ends the search: what
+ * stands left of it was said by an unknown party.
  */
 static void subject_find_client(struct subject *subject, const struct config_cidrs *trusted) {
     for (unsigned i = subject->head.field_count; i-- > 0;) {
@@ -233,8 +233,9 @@ static const char *subject_read_target(struct subject *subject) {
     return NULL;
 }
 
-unsigned subject_prepare(struct subject *subject, const struct config_listener *listener, const struct config_settings *settings,
-                         const struct addr *peer, uint16_t local_port, const struct tls *tls, const char **reason) {
+unsigned subject_prepare(struct subject *subject, const struct config_listener *listener,
+                         const struct config_settings *settings, const struct addr *peer, uint16_t local_port,
+                         const struct tls *tls, const char **reason) {
     subject->listener = listener;
     subject->local_port = local_port;
     subject->tls = tls;
@@ -247,18 +248,10 @@ unsigned subject_prepare(struct subject *subject, const struct config_listener *
     if (*reason)
         return 400;
     switch (upgrade_check_request(&subject->head, &subject->offer)) {
-    case UPGRADE_NONE:
-        subject->offer.protocol_count = 0;
-        break;
-    case UPGRADE_WEBSOCKET:
-        subject->websocket = true;
-        break;
-    case UPGRADE_BAD:
-        *reason = subject->offer.reason ? subject->offer.reason : "bad WebSocket handshake";
-        return 400;
-    case UPGRADE_BAD_VERSION:
-        *reason = "WebSocket version";
-        return 426;
+    case UPGRADE_NONE: subject->offer.protocol_count = 0; break;
+    case UPGRADE_WEBSOCKET: subject->websocket = true; break;
+    case UPGRADE_BAD: *reason = subject->offer.reason ? subject->offer.reason : "bad WebSocket handshake"; return 400;
+    case UPGRADE_BAD_VERSION: *reason = "WebSocket version"; return 426;
     }
     if (!forward_apply_headers(&subject->head, &listener->request_headers)) {
         *reason = "too many fields";

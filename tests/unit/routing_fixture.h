@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* routing_fixture: a configuration made by hand and a subject read from text, for the tests of subject, routes, decide, forward. */
+/*
+ * routing_fixture: a configuration made by hand and a subject read from text, for the tests of subject, routes, decide,
+ * forward.
+ */
 #ifndef MOONGATE_TESTS_ROUTING_FIXTURE_H
 #define MOONGATE_TESTS_ROUTING_FIXTURE_H
 
@@ -40,15 +43,16 @@ static inline unsigned fixture_prepare(struct fixture *fixture, struct subject *
                            &fixture->reason);
 }
 
-#define FIXTURE_HANDSHAKE \
-    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+#define FIXTURE_HANDSHAKE                                                                                              \
+    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: "                                                 \
+    "dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
 
-#define ck_assert_span(have, text) \
-    do { \
-        struct span have_ = (have); \
-        const char *text_ = (text); \
-        ck_assert_msg(have_.p && have_.n == strlen(text_) && memcmp(have_.p, text_, have_.n) == 0, "%s is \"%.*s\", not \"%s\"", \
-                      #have, SPAN_ARGS(have_), text_); \
+#define ck_assert_span(have, text)                                                                                     \
+    do {                                                                                                               \
+        struct span have_ = (have);                                                                                    \
+        const char *text_ = (text);                                                                                    \
+        ck_assert_msg(have_.p &&have_.n == strlen(text_) && memcmp(have_.p, text_, have_.n) == 0,                      \
+                      "%s is \"%.*s\", not \"%s\"", #have, SPAN_ARGS(have_), text_);                                   \
     } while (0)
 
 static inline int fixture_run(const char *name, void (*add)(TCase *)) {

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* test_decide: the order of routes and steps, verdicts, errors that fail closed, waits, and what targets and locations become. */
+/*
+ * test_decide: the order of routes and steps, verdicts, errors that fail closed, waits, and what targets and locations
+ * become.
+ */
 #include "routing_fixture.h"
 #include "traffic/decide.h"
 
@@ -15,7 +18,18 @@ static const struct action act_drop = {.kind = ACTION_DROP};
 static const struct action act_none = {.kind = ACTION_NONE};
 
 /* The script: function n does script[n], and notes that it was called. */
-enum does { DOES_NOTHING, DOES_NONE, DOES_REPLY, DOES_THROW, DOES_WAIT_ONCE, DOES_EDIT, DOES_EDIT_THROW, WHEN_YES, WHEN_NO, WHEN_THROW };
+enum does {
+    DOES_NOTHING,
+    DOES_NONE,
+    DOES_REPLY,
+    DOES_THROW,
+    DOES_WAIT_ONCE,
+    DOES_EDIT,
+    DOES_EDIT_THROW,
+    WHEN_YES,
+    WHEN_NO,
+    WHEN_THROW
+};
 static enum does script[8];
 static unsigned calls[8];
 static unsigned resumed;
@@ -75,7 +89,8 @@ static void setup(void) {
         list[i].when = list[i].on_response = CONFIG_NO_FUNCTION;
         list[i].steps = steps[i];
     }
-    ck_assert_uint_eq(fixture_prepare(&fx, &subject, "GET /old/x/y?q=1 HTTP/1.1\r\nHost: a.example:8080\r\nX-A: 1\r\n\r\n"), 0);
+    ck_assert_uint_eq(
+        fixture_prepare(&fx, &subject, "GET /old/x/y?q=1 HTTP/1.1\r\nHost: a.example:8080\r\nX-A: 1\r\n\r\n"), 0);
 }
 
 /* Route i gets one more step: function f, or the action. */
@@ -101,7 +116,8 @@ static void stop(void) {
     subject_fini(&subject);
 }
 
-START_TEST(first_verdict_wins) {
+START_TEST(first_verdict_wins)
+{
     setup();
     add_function(0, 0, DOES_NOTHING);
     add_function(0, 1, DOES_NONE);
@@ -123,7 +139,8 @@ START_TEST(first_verdict_wins) {
 }
 END_TEST
 
-START_TEST(no_route_is_404) {
+START_TEST(no_route_is_404)
+{
     setup();
     for (unsigned i = 0; i < 8; i++)
         add_function(i, i, DOES_NOTHING);
@@ -137,7 +154,8 @@ START_TEST(no_route_is_404) {
 }
 END_TEST
 
-START_TEST(edits_are_seen_by_later_routes) {
+START_TEST(edits_are_seen_by_later_routes)
+{
     setup();
     struct span edited = SPAN("/edited"), host = SPAN("edited");
     struct match_named named = {.name = SPAN("x-edit"), .presence = MATCH_PRESENT};
@@ -154,7 +172,8 @@ START_TEST(edits_are_seen_by_later_routes) {
 }
 END_TEST
 
-START_TEST(errors_fail_closed) {
+START_TEST(errors_fail_closed)
+{
     setup();
     struct action_header edits[] = {{SPAN("x-route"), SPAN("1")}, {SPAN("x-a"), SPAN_NULL}};
     list[0].request_headers = (struct config_headers){edits, 2};
@@ -176,7 +195,8 @@ START_TEST(errors_fail_closed) {
 }
 END_TEST
 
-START_TEST(on_error_next_goes_on) {
+START_TEST(on_error_next_goes_on)
+{
     setup();
     list[0].on_error_next = true;
     add_function(0, 0, DOES_EDIT_THROW);
@@ -205,7 +225,8 @@ static void on_trace(void *owner, unsigned route, const char *key) {
     }
 }
 
-START_TEST(when_is_the_last_key) {
+START_TEST(when_is_the_last_key)
+{
     setup();
     list[0].when = 0;
     script[0] = WHEN_NO;
@@ -234,9 +255,11 @@ START_TEST(when_is_the_last_key) {
 }
 END_TEST
 
-START_TEST(route_headers_apply_at_the_match) {
+START_TEST(route_headers_apply_at_the_match)
+{
     setup();
-    struct action_header edits[] = {{SPAN("x-route"), SPAN("1")}, {SPAN("x-a"), SPAN_NULL}, {SPAN("content-length"), SPAN("7")}};
+    struct action_header edits[] = {
+        {SPAN("x-route"), SPAN("1")}, {SPAN("x-a"), SPAN_NULL}, {SPAN("content-length"), SPAN("7")}};
     list[0].request_headers = (struct config_headers){edits, 3};
     add_function(0, 0, DOES_NOTHING);
     add_action(0, act_reply);
@@ -249,7 +272,8 @@ START_TEST(route_headers_apply_at_the_match) {
 }
 END_TEST
 
-START_TEST(a_wait_goes_on_at_its_step) {
+START_TEST(a_wait_goes_on_at_its_step)
+{
     setup();
     struct span path = SPAN("/old/:a/*");
     list[0].match.paths = (struct match_texts){&path, 1};
@@ -282,7 +306,8 @@ static struct span target(const char *path) {
     return decide_target(&subject, &forward);
 }
 
-START_TEST(targets) {
+START_TEST(targets)
+{
     setup();
     route_to("/old/*");
     ck_assert_ptr_eq(target(NULL).p, subject.raw_path.p); /* untouched: not even copied */
@@ -305,12 +330,13 @@ START_TEST(targets) {
 }
 END_TEST
 
-START_TEST(rest_keeps_the_slash_it_had) {
+START_TEST(rest_keeps_the_slash_it_had)
+{
     static const struct {
         const char *path, *to, *target;
     } cases[] = {
-        {"/old", "/new/*", "/new"}, {"/old/", "/new/*", "/new/"}, {"/old/a", "/new/*", "/new/a"}, {"/old", "/*", "/"},
-        {"/old/", "/*", "/"}, {"/old", "/new*", "/new"}, {"/old/a/", "/new/*", "/new/a/"},
+        {"/old", "/new/*", "/new"}, {"/old/", "/new/*", "/new/"}, {"/old/a", "/new/*", "/new/a"},   {"/old", "/*", "/"},
+        {"/old/", "/*", "/"},       {"/old", "/new*", "/new"},    {"/old/a/", "/new/*", "/new/a/"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         setup();
@@ -325,20 +351,25 @@ END_TEST
 
 #define REDIRECT(...) (&(struct action){.kind = ACTION_REDIRECT, .redirect = {__VA_ARGS__}})
 
-START_TEST(locations) {
+START_TEST(locations)
+{
     setup();
     route_to("/old/*");
     ck_assert_span(decide_location(&subject, REDIRECT(.url = SPAN("https://else/x"))), "https://else/x");
     ck_assert_span(decide_location(&subject, REDIRECT(.status = 302)), "http://a.example:8080/old/x/y?q=1");
     ck_assert_span(decide_location(&subject, REDIRECT(.scheme = SPAN("https"))), "https://a.example/old/x/y?q=1");
     ck_assert_span(decide_location(&subject, REDIRECT(.scheme = SPAN("http"))), "http://a.example:8080/old/x/y?q=1");
-    ck_assert_span(decide_location(&subject, REDIRECT(.scheme = SPAN("https"), .port = 8443)), "https://a.example:8443/old/x/y?q=1");
-    ck_assert_span(decide_location(&subject, REDIRECT(.scheme = SPAN("https"), .port = 443)), "https://a.example/old/x/y?q=1");
+    ck_assert_span(decide_location(&subject, REDIRECT(.scheme = SPAN("https"), .port = 8443)),
+                   "https://a.example:8443/old/x/y?q=1");
+    ck_assert_span(decide_location(&subject, REDIRECT(.scheme = SPAN("https"), .port = 443)),
+                   "https://a.example/old/x/y?q=1");
     ck_assert_span(decide_location(&subject, REDIRECT(.path = SPAN("/new/*"))), "http://a.example:8080/new/x/y?q=1");
-    ck_assert_span(decide_location(&subject, REDIRECT(.path = SPAN("/n"), .query = SPAN(""))), "http://a.example:8080/n");
+    ck_assert_span(decide_location(&subject, REDIRECT(.path = SPAN("/n"), .query = SPAN(""))),
+                   "http://a.example:8080/n");
     ck_assert_span(decide_location(&subject, REDIRECT(.query = SPAN("a=b"))), "http://a.example:8080/old/x/y?a=b");
     ck_assert_span(decide_location(&subject, REDIRECT(.host = SPAN("b:9"))), "http://b:9/old/x/y?q=1");
-    ck_assert_span(decide_location(&subject, REDIRECT(.host = SPAN("[::1]"), .scheme = SPAN("https"))), "https://[::1]/old/x/y?q=1");
+    ck_assert_span(decide_location(&subject, REDIRECT(.host = SPAN("[::1]"), .scheme = SPAN("https"))),
+                   "https://[::1]/old/x/y?q=1");
     subject.host = SPAN("");
     subject.host_port = 0;
     subject.query = SPAN_NULL;

@@ -25,8 +25,13 @@ static void setup(void) {
 /* The head that goes out for this request; NUL-terminated. */
 static const char *sent(void) {
     struct forward_request request = {
-        .subject = &subject, .action = &action, .settings = &fx.settings, .pool = &pool, .server = &server,
-        .target = subject.path, .keep_alive = keep_alive,
+        .subject = &subject,
+        .action = &action,
+        .settings = &fx.settings,
+        .pool = &pool,
+        .server = &server,
+        .target = subject.path,
+        .keep_alive = keep_alive,
     };
     buf_release(&out);
     buf_init(&out, 1 << 20);
@@ -48,23 +53,29 @@ static void done(void) {
 #define has(text) ck_assert_msg(strstr(have, "\r\n" text "\r\n") != NULL, "no %s in:\n%s", text, have)
 #define lacks(text) ck_assert_msg(strstr(have, text) == NULL, "%s in:\n%s", text, have)
 
-START_TEST(whole_head) {
+START_TEST(whole_head)
+{
     setup();
-    const char *have = forwarded("GET /a HTTP/1.1\r\nHost: A.example\r\nX-Request-Id: id1\r\nAccept: */*\r\nX-Twice: 1\r\nX-Twice: 2\r\n\r\n");
-    ck_assert_str_eq(have, "GET /a HTTP/1.1\r\nHost: A.example\r\nX-Request-Id: id1\r\nAccept: */*\r\nX-Twice: 1\r\nX-Twice: 2\r\n"
-                           "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: A.example\r\n"
-                           "X-Forwarded-Port: 8080\r\n\r\n");
+    const char *have = forwarded(
+        "GET /a HTTP/1.1\r\nHost: A.example\r\nX-Request-Id: id1\r\nAccept: */*\r\nX-Twice: 1\r\nX-Twice: 2\r\n\r\n");
+    ck_assert_str_eq(
+        have,
+        "GET /a HTTP/1.1\r\nHost: A.example\r\nX-Request-Id: id1\r\nAccept: */*\r\nX-Twice: 1\r\nX-Twice: 2\r\n"
+        "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: A.example\r\n"
+        "X-Forwarded-Port: 8080\r\n\r\n");
     done();
 }
 END_TEST
 
-START_TEST(hop_by_hop_ends_here) {
+START_TEST(hop_by_hop_ends_here)
+{
     setup();
     keep_alive = false;
     fx.settings.via = (char[]){"gate"};
-    const char *have = forwarded("GET / HTTP/1.1\r\nHost: a\r\nConnection: close, X-Hop, x-forwarded-for, host\r\nX-Hop: 1\r\nKeep-Alive: 5\r\n"
-                                 "TE: trailers\r\nProxy-Connection: x\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\nTrailer: X-T\r\n"
-                                 "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Host: evil\r\nVia: 1.0 other\r\n\r\n");
+    const char *have = forwarded(
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: close, X-Hop, x-forwarded-for, host\r\nX-Hop: 1\r\nKeep-Alive: 5\r\n"
+        "TE: trailers\r\nProxy-Connection: x\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\nTrailer: X-T\r\n"
+        "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Host: evil\r\nVia: 1.0 other\r\n\r\n");
     has("Host: a");
     has("Connection: close");
     has("Trailer: X-T");
@@ -84,14 +95,16 @@ START_TEST(hop_by_hop_ends_here) {
 }
 END_TEST
 
-START_TEST(trusted_peer_is_appended_to) {
+START_TEST(trusted_peer_is_appended_to)
+{
     struct cidr list[1];
     setup();
     ck_assert(cidr_parse(SPAN("192.0.2.0/24"), list));
     fx.settings.trusted_proxies = (struct config_cidrs){list, 1, true};
-    const char *have = forwarded("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\n"
-                                 "X-Forwarded-Proto: https\r\nX-Forwarded-Host: www\r\nX-Forwarded-Port: 443\r\nForwarded: for=x\r\n"
-                                 "X-Real-IP: 2.2.2.2\r\n\r\n");
+    const char *have =
+        forwarded("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\n"
+                  "X-Forwarded-Proto: https\r\nX-Forwarded-Host: www\r\nX-Forwarded-Port: 443\r\nForwarded: for=x\r\n"
+                  "X-Real-IP: 2.2.2.2\r\n\r\n");
     has("X-Forwarded-For: 1.1.1.1, 2.2.2.2, 192.0.2.7");
     has("X-Forwarded-Proto: https");
     has("X-Forwarded-Host: www");
@@ -103,7 +116,8 @@ START_TEST(trusted_peer_is_appended_to) {
 }
 END_TEST
 
-START_TEST(unix_peer_has_no_address) {
+START_TEST(unix_peer_has_no_address)
+{
     setup();
     fx.local_port = 0;
     ck_assert(addr_parse(SPAN("unix:/tmp/x"), 0, &fx.peer));
@@ -114,7 +128,8 @@ START_TEST(unix_peer_has_no_address) {
 }
 END_TEST
 
-START_TEST(host_by_pool) {
+START_TEST(host_by_pool)
+{
     static const char head[] = "GET / HTTP/1.1\r\nHost: A:81\r\n\r\n";
     setup();
     const char *have = forwarded(head);
@@ -158,7 +173,8 @@ START_TEST(host_by_pool) {
 }
 END_TEST
 
-START_TEST(framing_is_ours) {
+START_TEST(framing_is_ours)
+{
     setup();
     const char *have = forwarded("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\nExpect: 100-continue\r\n\r\n");
     has("Content-Length: 12");
@@ -185,13 +201,15 @@ START_TEST(framing_is_ours) {
 }
 END_TEST
 
-START_TEST(handshake_is_regenerated) {
+START_TEST(handshake_is_regenerated)
+{
     setup();
     keep_alive = false;
-    const char *have = forwarded("GET /c HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, UPGRADE\r\nUpgrade: WebSocket, h2c\r\n"
-                                 "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-                                 "Sec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Protocol: chat\r\n"
-                                 "Sec-WebSocket-Protocol: superchat, bearer\r\nOrigin: http://o\r\n\r\n");
+    const char *have =
+        forwarded("GET /c HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, UPGRADE\r\nUpgrade: WebSocket, h2c\r\n"
+                  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+                  "Sec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Protocol: chat\r\n"
+                  "Sec-WebSocket-Protocol: superchat, bearer\r\nOrigin: http://o\r\n\r\n");
     has("Connection: Upgrade");
     has("Upgrade: websocket");
     has("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==");
@@ -212,13 +230,19 @@ START_TEST(handshake_is_regenerated) {
 }
 END_TEST
 
-START_TEST(a_full_buffer_is_told) {
+START_TEST(a_full_buffer_is_told)
+{
     setup();
     ck_assert_uint_eq(fixture_prepare(&fx, &subject, "GET /a HTTP/1.1\r\nHost: a\r\n" FIXTURE_HANDSHAKE "\r\n"), 0);
     size_t whole = strlen(sent());
     struct forward_request request = {
-        .subject = &subject, .action = &action, .settings = &fx.settings, .pool = &pool, .server = &server,
-        .target = subject.path, .keep_alive = true,
+        .subject = &subject,
+        .action = &action,
+        .settings = &fx.settings,
+        .pool = &pool,
+        .server = &server,
+        .target = subject.path,
+        .keep_alive = true,
     };
     for (size_t cap = 0; cap < whole; cap++) {
         struct buf small;
@@ -235,14 +259,16 @@ START_TEST(a_full_buffer_is_told) {
 }
 END_TEST
 
-START_TEST(response_headers) {
+START_TEST(response_headers)
+{
     struct arena arena;
     struct http_message message;
     arena_init(&arena, NULL, 65536);
     http_message_init(&message, &arena);
     message.is_response = true;
     ck_assert(http_add(&message, SPAN("Server"), SPAN("x")));
-    struct action_header edits[] = {{SPAN("server"), SPAN_NULL}, {SPAN("x-frame"), SPAN("deny")}, {SPAN("Transfer-Encoding"), SPAN("gzip")}};
+    struct action_header edits[] = {
+        {SPAN("server"), SPAN_NULL}, {SPAN("x-frame"), SPAN("deny")}, {SPAN("Transfer-Encoding"), SPAN("gzip")}};
     ck_assert(forward_apply_headers(&message, &(struct config_headers){edits, 3}));
     ck_assert_ptr_null(http_find(&message, HTTP_FIELD_SERVER));
     ck_assert_ptr_null(http_find(&message, HTTP_FIELD_TRANSFER_ENCODING));

@@ -4,7 +4,7 @@
 #include "routing_fixture.h"
 #include "traffic/routes.h"
 
-#define TEXTS(...) \
+#define TEXTS(...)                                                                                                     \
     ((struct match_texts){(struct span[]){__VA_ARGS__}, sizeof((struct span[]){__VA_ARGS__}) / sizeof(struct span)})
 
 static struct fixture fx;
@@ -53,26 +53,53 @@ static bool path_matches(const char *pattern, const char *path) {
     return judge(&match, NULL) == NULL;
 }
 
-START_TEST(paths) {
+START_TEST(paths)
+{
     static const struct {
         const char *pattern, *path;
         bool match;
         const char *rest; /* NULL: none */
     } cases[] = {
-        {"/a", "/a", true, NULL}, {"/a", "/a/", false, NULL}, {"/a", "/ab", false, NULL}, {"/a", "/A", false, NULL},
-        {"/a/", "/a/", true, NULL}, {"/a/", "/a", false, NULL}, {"/", "/", true, NULL}, {"/", "/a", false, NULL},
-        {"/a/*", "/a", true, ""}, {"/a/*", "/a/", true, ""}, {"/a/*", "/a/b/c", true, "b/c"}, {"/a/*", "/ab", false, NULL},
-        {"/a/*", "/", false, NULL}, {"/*", "/", true, ""}, {"/*", "/x/y", true, "x/y"}, {"/*", "*", false, NULL}, {"*", "*", true, NULL},
-        {"/a*", "/ab", false, NULL}, {"/a*", "/a*", true, NULL}, {"/a/*/b", "/a/x/b", false, NULL}, {"/a/*/b", "/a/*/b", true, NULL},
-        {"/chat/:room", "/chat/x", true, NULL}, {"/chat/:room", "/chat/", false, NULL}, {"/chat/:room", "/chat", false, NULL},
-        {"/chat/:room", "/chat/x/y", false, NULL}, {"/:a/x/:b/*", "/1/x/2", true, ""}, {"/:a/x/:b/*", "/1/x/2/3/4", true, "3/4"},
-        {"/:a/x/:b/*", "/1/y/2/3", false, NULL}, {"/:a", "/", false, NULL}, {"/:", "/:", true, NULL}, {"/:", "/x", false, NULL},
-        {"/caf\xc3\xa9", "/caf%C3%A9", true, NULL}, {"/a b", "/a%20b", true, NULL}, {"/%61", "/a", true, NULL},
+        {"/a", "/a", true, NULL},
+        {"/a", "/a/", false, NULL},
+        {"/a", "/ab", false, NULL},
+        {"/a", "/A", false, NULL},
+        {"/a/", "/a/", true, NULL},
+        {"/a/", "/a", false, NULL},
+        {"/", "/", true, NULL},
+        {"/", "/a", false, NULL},
+        {"/a/*", "/a", true, ""},
+        {"/a/*", "/a/", true, ""},
+        {"/a/*", "/a/b/c", true, "b/c"},
+        {"/a/*", "/ab", false, NULL},
+        {"/a/*", "/", false, NULL},
+        {"/*", "/", true, ""},
+        {"/*", "/x/y", true, "x/y"},
+        {"/*", "*", false, NULL},
+        {"*", "*", true, NULL},
+        {"/a*", "/ab", false, NULL},
+        {"/a*", "/a*", true, NULL},
+        {"/a/*/b", "/a/x/b", false, NULL},
+        {"/a/*/b", "/a/*/b", true, NULL},
+        {"/chat/:room", "/chat/x", true, NULL},
+        {"/chat/:room", "/chat/", false, NULL},
+        {"/chat/:room", "/chat", false, NULL},
+        {"/chat/:room", "/chat/x/y", false, NULL},
+        {"/:a/x/:b/*", "/1/x/2", true, ""},
+        {"/:a/x/:b/*", "/1/x/2/3/4", true, "3/4"},
+        {"/:a/x/:b/*", "/1/y/2/3", false, NULL},
+        {"/:a", "/", false, NULL},
+        {"/:", "/:", true, NULL},
+        {"/:", "/x", false, NULL},
+        {"/caf\xc3\xa9", "/caf%C3%A9", true, NULL},
+        {"/a b", "/a%20b", true, NULL},
+        {"/%61", "/a", true, NULL},
     };
     fixture_init(&fx);
     request("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        ck_assert_msg(path_matches(cases[i].pattern, cases[i].path) == cases[i].match, "%s %s", cases[i].pattern, cases[i].path);
+        ck_assert_msg(path_matches(cases[i].pattern, cases[i].path) == cases[i].match, "%s %s", cases[i].pattern,
+                      cases[i].path);
         if (cases[i].rest)
             ck_assert_span(subject.rest, cases[i].rest);
         else
@@ -90,14 +117,23 @@ START_TEST(paths) {
 }
 END_TEST
 
-START_TEST(hosts) {
+START_TEST(hosts)
+{
     static const struct {
         const char *pattern, *host;
         bool match;
     } cases[] = {
-        {"a.example", "a.example", true}, {"a.example", "b.a.example", false}, {"*.example", "a.example", true},
-        {"*.example", "c.b.a.example", true}, {"*.example", "example", false}, {"*.example", "xexample", false},
-        {"*.b.example", "a.example", false}, {"*", "any.thing", true}, {"[::1]", "[::1]", true}, {"a", "", false}, {"*", "", true},
+        {"a.example", "a.example", true},
+        {"a.example", "b.a.example", false},
+        {"*.example", "a.example", true},
+        {"*.example", "c.b.a.example", true},
+        {"*.example", "example", false},
+        {"*.example", "xexample", false},
+        {"*.b.example", "a.example", false},
+        {"*", "any.thing", true},
+        {"[::1]", "[::1]", true},
+        {"a", "", false},
+        {"*", "", true},
     };
     fixture_init(&fx);
     request("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -111,7 +147,8 @@ START_TEST(hosts) {
 }
 END_TEST
 
-START_TEST(plain_keys) {
+START_TEST(plain_keys)
+{
     fixture_init(&fx);
     request("HEAD /p?q=a%20b&flag&r=2 HTTP/1.1\r\nHost: a\r\nX-V: one\r\nX-V: two\r\nCookie: c=blue\r\n\r\n");
     yes(.no_origin = true);
@@ -148,13 +185,15 @@ START_TEST(plain_keys) {
 }
 END_TEST
 
-#define NAMED(what, name_, presence_, ...) \
-    .what = &(struct match_named){.name = SPAN(name_), .presence = presence_, .values = __VA_ARGS__}
+#define NAMED(what, name_, presence_, ...)                                                                             \
+    .what = &(struct match_named) { .name = SPAN(name_), .presence = presence_, .values = __VA_ARGS__ }
 #define NONE ((struct match_texts){NULL, 0})
 
-START_TEST(named_keys) {
+START_TEST(named_keys)
+{
     fixture_init(&fx);
-    request("GET /p?q=a%20b&flag&r=2 HTTP/1.1\r\nHost: a\r\nX-V: one\r\nX-V: two\r\nCookie: c=blue\r\nOrigin: https://x.example\r\n\r\n");
+    request("GET /p?q=a%20b&flag&r=2 HTTP/1.1\r\nHost: a\r\nX-V: one\r\nX-V: two\r\nCookie: c=blue\r\nOrigin: "
+            "https://x.example\r\n\r\n");
     yes(NAMED(headers, "x-v", MATCH_VALUES, TEXTS(SPAN("one, two"))), .header_count = 1);
     yes(NAMED(headers, "x-v", MATCH_VALUES, TEXTS(SPAN("no"), SPAN("*wo"))), .header_count = 1);
     yes(NAMED(headers, "x-v", MATCH_VALUES, TEXTS(SPAN("*e, t*"))), .header_count = 1);
@@ -182,9 +221,11 @@ START_TEST(named_keys) {
 }
 END_TEST
 
-START_TEST(websockets_and_except) {
+START_TEST(websockets_and_except)
+{
     fixture_init(&fx);
-    request("GET /c HTTP/1.1\r\nHost: a\r\nOrigin: https://evil\r\n" FIXTURE_HANDSHAKE "Sec-WebSocket-Protocol: chat\r\n"
+    request("GET /c HTTP/1.1\r\nHost: a\r\nOrigin: https://evil\r\n" FIXTURE_HANDSHAKE
+            "Sec-WebSocket-Protocol: chat\r\n"
             "Sec-WebSocket-Protocol: v2\r\n\r\n");
     yes(.websocket = MATCH_YES);
     no("websocket", .websocket = MATCH_NO);
@@ -212,10 +253,14 @@ END_TEST
 
 /* --- the index against trying every route --- */
 
-static const char *const some_hosts[] = {"a", "a.b", "x.a.b", "b", "*.b", "*.a.b", "*", "long.name.example", "*.example"};
-static const char *const some_paths[] = {"/", "/a", "/a/b", "/a/", "/*", "/a/*", "/a/b/*", "/:x", "/a/:x", "/a/:x/*", "/c/d/e/f", "/c/d/e/*", "*"};
-static const char *const hosts_asked[] = {"a", "b", "a.b", "x.a.b", "y.x.a.b", "example", "long.name.example", "", "very.long.host.name.indeed.example"};
-static const char *const paths_asked[] = {"/", "/a", "/a/", "/a/b", "/a/b/", "/a/b/c", "/c/d/e", "/c/d/e/f", "/c/d/e/f/g", "/zz", "*"};
+static const char *const some_hosts[] = {"a",        "a.b", "x.a.b", "b", "*.b", "*.a.b", "*", "long.name.example",
+                                         "*.example"};
+static const char *const some_paths[] = {"/",   "/a",    "/a/b",    "/a/",      "/*",       "/a/*", "/a/b/*",
+                                         "/:x", "/a/:x", "/a/:x/*", "/c/d/e/f", "/c/d/e/*", "*"};
+static const char *const hosts_asked[] = {
+    "a", "b", "a.b", "x.a.b", "y.x.a.b", "example", "long.name.example", "", "very.long.host.name.indeed.example"};
+static const char *const paths_asked[] = {"/",      "/a",       "/a/",        "/a/b", "/a/b/", "/a/b/c",
+                                          "/c/d/e", "/c/d/e/f", "/c/d/e/f/g", "/zz",  "*"};
 
 static unsigned pick(unsigned *seed, unsigned n) {
     *seed = *seed * 1103515245u + 12345u;
@@ -246,14 +291,16 @@ static void compare(const struct routes *routes) {
                 unsigned linear = routes_next(routes, &subject, at, ignore, NULL);
                 struct span rest = subject.rest;
                 unsigned indexed = routes_next(routes, &subject, at, NULL, NULL);
-                ck_assert_msg(linear == indexed, "%s%s from %u: %u, not %u", hosts_asked[h], paths_asked[p], at, indexed, linear);
+                ck_assert_msg(linear == indexed, "%s%s from %u: %u, not %u", hosts_asked[h], paths_asked[p], at,
+                              indexed, linear);
                 ck_assert(rest.p == subject.rest.p && rest.n == subject.rest.n);
                 at = linear + 1;
             } while (at != 0);
         }
 }
 
-START_TEST(index_agrees_with_trying_all) {
+START_TEST(index_agrees_with_trying_all)
+{
     fixture_init(&fx);
     request("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     for (unsigned round = 0; round < 40; round++) {
@@ -279,7 +326,8 @@ START_TEST(index_agrees_with_trying_all) {
 }
 END_TEST
 
-START_TEST(more_lists_than_fit) {
+START_TEST(more_lists_than_fit)
+{
     enum { DEPTH = 30 };
     static char texts[2 * DEPTH][128];
     struct config_route list[2 * DEPTH];
@@ -347,14 +395,17 @@ static double cost_us(unsigned count, double *load_us) {
     return best;
 }
 
-START_TEST(many_routes_cost_what_one_does) {
+START_TEST(many_routes_cost_what_one_does)
+{
     double load_us;
     fixture_init(&fx);
     request("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     double one = cost_us(1, &load_us), thousand = cost_us(1000, &load_us), many = cost_us(10000, &load_us);
     if (getenv("ROUTES_VERBOSE"))
-        printf("look-up: 1 route %.3f us, 1,000 %.3f us, 10,000 %.3f us; compiling 10,000: %.0f us\n", one, thousand, many, load_us);
-    ck_assert_msg(thousand - one < 5, "%.3f us against %.3f us", thousand, one); /* trying all takes tens, under any sanitizer */
+        printf("look-up: 1 route %.3f us, 1,000 %.3f us, 10,000 %.3f us; compiling 10,000: %.0f us\n", one, thousand,
+               many, load_us);
+    ck_assert_msg(thousand - one < 5, "%.3f us against %.3f us", thousand,
+                  one); /* trying all takes tens, under any sanitizer */
     ck_assert_msg(load_us < 1e6, "10,000 routes take %.0f us", load_us);
     subject_fini(&subject);
 }

@@ -12,7 +12,8 @@ static void trust(struct cidr *list, const char *text) {
     fx.settings.trusted_proxies = (struct config_cidrs){list, 1, true};
 }
 
-START_TEST(splits_and_normalises) {
+START_TEST(splits_and_normalises)
+{
     fixture_init(&fx);
     ck_assert_uint_eq(prepare("GET /a//b/../%63?x=1&y HTTP/1.1\r\nHost: Example.COM.:8080\r\n\r\n"), 0);
     ck_assert_span(subject.path, "/a/c");
@@ -30,10 +31,12 @@ START_TEST(splits_and_normalises) {
 }
 END_TEST
 
-START_TEST(refuses_bad_targets) {
+START_TEST(refuses_bad_targets)
+{
     static const char *const heads[] = {
-        "GET /../x HTTP/1.1\r\nHost: a\r\n\r\n", "GET /a/..;/b HTTP/1.1\r\nHost: a\r\n\r\n", "GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n", "GET /a%2fb HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /../x HTTP/1.1\r\nHost: a\r\n\r\n",  "GET /a/..;/b HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n",   "GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /a%2fb HTTP/1.1\r\nHost: a\r\n\r\n",
     };
     fixture_init(&fx);
     for (size_t i = 0; i < ARRAY_LEN(heads); i++) {
@@ -50,7 +53,8 @@ START_TEST(refuses_bad_targets) {
 }
 END_TEST
 
-START_TEST(absolute_form_agrees_with_host) {
+START_TEST(absolute_form_agrees_with_host)
+{
     fixture_init(&fx);
     ck_assert_uint_eq(prepare("GET http://A.example:81/x?y HTTP/1.1\r\nHost: a.example:81\r\n\r\n"), 0);
     ck_assert_span(subject.path, "/x");
@@ -60,14 +64,18 @@ START_TEST(absolute_form_agrees_with_host) {
 }
 END_TEST
 
-START_TEST(untrusted_peer_speaks_for_nobody) {
+START_TEST(untrusted_peer_speaks_for_nobody)
+{
     fixture_init(&fx);
-    ck_assert_uint_eq(prepare("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.9.9.9\r\nX-Forwarded-Proto: https\r\n"
-                              "X-Forwarded-Host: evil\r\nX-Forwarded-Port: 1\r\nForwarded: for=1.1.1.1\r\nX-Real-IP: 1.1.1.1\r\n"
-                              "X-Forwarded-Prefix: /p\r\nX-Original-URL: /admin\r\nX-Rewrite-URL: /admin\r\nX-Kept: 1\r\n\r\n"), 0);
+    ck_assert_uint_eq(
+        prepare("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.9.9.9\r\nX-Forwarded-Proto: https\r\n"
+                "X-Forwarded-Host: evil\r\nX-Forwarded-Port: 1\r\nForwarded: for=1.1.1.1\r\nX-Real-IP: 1.1.1.1\r\n"
+                "X-Forwarded-Prefix: /p\r\nX-Original-URL: /admin\r\nX-Rewrite-URL: /admin\r\nX-Kept: 1\r\n\r\n"),
+        0);
     static const enum http_field_id gone[] = {
-        HTTP_FIELD_X_FORWARDED_FOR, HTTP_FIELD_X_FORWARDED_PROTO, HTTP_FIELD_X_FORWARDED_HOST, HTTP_FIELD_X_FORWARDED_PORT,
-        HTTP_FIELD_FORWARDED, HTTP_FIELD_X_REAL_IP, HTTP_FIELD_X_FORWARDED_PREFIX, HTTP_FIELD_X_ORIGINAL_URL, HTTP_FIELD_X_REWRITE_URL,
+        HTTP_FIELD_X_FORWARDED_FOR,    HTTP_FIELD_X_FORWARDED_PROTO, HTTP_FIELD_X_FORWARDED_HOST,
+        HTTP_FIELD_X_FORWARDED_PORT,   HTTP_FIELD_FORWARDED,         HTTP_FIELD_X_REAL_IP,
+        HTTP_FIELD_X_FORWARDED_PREFIX, HTTP_FIELD_X_ORIGINAL_URL,    HTTP_FIELD_X_REWRITE_URL,
     };
     for (size_t i = 0; i < ARRAY_LEN(gone); i++)
         ck_assert_ptr_null(http_find(&subject.head, gone[i]));
@@ -80,7 +88,8 @@ START_TEST(untrusted_peer_speaks_for_nobody) {
 }
 END_TEST
 
-START_TEST(trusted_peer_is_believed) {
+START_TEST(trusted_peer_is_believed)
+{
     static const struct {
         const char *field, *client;
     } cases[] = {
@@ -91,7 +100,7 @@ START_TEST(trusted_peer_is_believed) {
         {"203.0.113.5:1234", "203.0.113.5"},
         {"[2001:db8::1]:99", "2001:db8::1"},
         {"2001:db8::1", "2001:db8::1"},
-        {"1.2.3.4, unknown", "192.0.2.7"},                    /* no address: the search ends */
+        {"1.2.3.4, unknown", "192.0.2.7"}, /* no address: the search ends */
         {"1.2.3.4, unknown, 192.0.2.9", "192.0.2.9"},
         {"", "192.0.2.7"},
         {" , ,203.0.113.5, ", "203.0.113.5"},
@@ -101,7 +110,9 @@ START_TEST(trusted_peer_is_believed) {
     fixture_init(&fx);
     trust(list, "192.0.2.0/24");
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        snprintf(head, sizeof head, "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: %s\r\nX-Forwarded-Proto: https\r\n\r\n", cases[i].field);
+        snprintf(head, sizeof head,
+                 "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: %s\r\nX-Forwarded-Proto: https\r\n\r\n",
+                 cases[i].field);
         ck_assert_uint_eq(prepare(head), 0);
         ck_assert(subject.peer_trusted);
         ck_assert_str_eq(addr_small_format_ip(&subject.client, text), cases[i].client);
@@ -109,8 +120,10 @@ START_TEST(trusted_peer_is_believed) {
         ck_assert_str_eq(subject.scheme, "https");
         subject_fini(&subject);
     }
-    ck_assert_uint_eq(prepare("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 203.0.113.5\r\n"
-                              "X-Forwarded-Proto: HTTPS\r\n\r\n"), 0);
+    ck_assert_uint_eq(
+        prepare("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 203.0.113.5\r\n"
+                "X-Forwarded-Proto: HTTPS\r\n\r\n"),
+        0);
     ck_assert_str_eq(addr_small_format_ip(&subject.client, text), "203.0.113.5");
     ck_assert_str_eq(subject.scheme, "http");
     subject_fini(&subject);
@@ -121,13 +134,16 @@ START_TEST(trusted_peer_is_believed) {
 }
 END_TEST
 
-START_TEST(connection_names_are_gone) {
+START_TEST(connection_names_are_gone)
+{
     struct cidr list[1];
     char text[ADDR_TEXT_MAX];
     fixture_init(&fx);
     trust(list, "192.0.2.7/32");
-    ck_assert_uint_eq(prepare("GET / HTTP/1.1\r\nHost: a\r\nConnection: x-user, x-forwarded-for, host, x-request-id, close\r\nX-User: eve\r\n"
-                              "X-Request-Id: r1\r\nX-Forwarded-For: 203.0.113.5\r\nTE: trailers\r\n\r\n"), 0);
+    ck_assert_uint_eq(prepare("GET / HTTP/1.1\r\nHost: a\r\nConnection: x-user, x-forwarded-for, host, x-request-id, "
+                              "close\r\nX-User: eve\r\n"
+                              "X-Request-Id: r1\r\nX-Forwarded-For: 203.0.113.5\r\nTE: trailers\r\n\r\n"),
+                      0);
     ck_assert_ptr_null(http_find_name(&subject.head, SPAN("x-user")));
     ck_assert_str_eq(addr_small_format_ip(&subject.client, text), "203.0.113.5");
     ck_assert_uint_eq(http_find(&subject.head, HTTP_FIELD_X_FORWARDED_FOR)->flags & HTTP_HOP, 0);
@@ -138,7 +154,8 @@ START_TEST(connection_names_are_gone) {
 }
 END_TEST
 
-START_TEST(request_id_kept_or_made) {
+START_TEST(request_id_kept_or_made)
+{
     static const char *const bad[] = {"", "a b", "a\"b", "x,y", "<script>"};
     char head[512], first[SUBJECT_ID_SIZE];
     fixture_init(&fx);
@@ -168,18 +185,25 @@ START_TEST(request_id_kept_or_made) {
 }
 END_TEST
 
-START_TEST(handshakes_are_judged) {
+START_TEST(handshakes_are_judged)
+{
     fixture_init(&fx);
-    ck_assert_uint_eq(prepare("GET /c HTTP/1.1\r\nHost: a\r\n" FIXTURE_HANDSHAKE "Sec-WebSocket-Protocol: chat, superchat\r\n\r\n"), 0);
+    ck_assert_uint_eq(
+        prepare("GET /c HTTP/1.1\r\nHost: a\r\n" FIXTURE_HANDSHAKE "Sec-WebSocket-Protocol: chat, superchat\r\n\r\n"),
+        0);
     ck_assert(subject.websocket);
     ck_assert_uint_eq(subject.offer.protocol_count, 2);
     ck_assert_span(subject.offer.protocols[1], "superchat");
     subject_fini(&subject);
-    ck_assert_uint_eq(prepare("GET /c HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: short\r\n"
-                              "Sec-WebSocket-Version: 13\r\n\r\n"), 400);
+    ck_assert_uint_eq(
+        prepare(
+            "GET /c HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: short\r\n"
+            "Sec-WebSocket-Version: 13\r\n\r\n"),
+        400);
     subject_fini(&subject);
     ck_assert_uint_eq(prepare("GET /c HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
-                              "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 8\r\n\r\n"), 426);
+                              "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 8\r\n\r\n"),
+                      426);
     subject_fini(&subject);
     ck_assert_uint_eq(prepare("GET /c HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n"), 0);
     ck_assert(!subject.websocket);
@@ -187,7 +211,8 @@ START_TEST(handshakes_are_judged) {
 }
 END_TEST
 
-START_TEST(listener_edits_fields_first) {
+START_TEST(listener_edits_fields_first)
+{
     fixture_init(&fx);
     struct action_header edits[] = {{SPAN("x-user"), SPAN_NULL}, {SPAN("x-zone"), SPAN("edge")}};
     fx.listener.request_headers = (struct config_headers){edits, 2};
@@ -198,12 +223,14 @@ START_TEST(listener_edits_fields_first) {
 }
 END_TEST
 
-START_TEST(edits_are_undone) {
+START_TEST(edits_are_undone)
+{
     struct subject_mark mark;
     memset(&mark, 0, sizeof mark);
     fixture_init(&fx);
     ck_assert_uint_eq(prepare("GET /c?q=1 HTTP/1.1\r\nHost: a:81\r\nX-A: 1\r\nX-B: 2\r\n" FIXTURE_HANDSHAKE
-                              "Sec-WebSocket-Protocol: chat, bearer, t\r\n\r\n"), 0);
+                              "Sec-WebSocket-Protocol: chat, bearer, t\r\n\r\n"),
+                      0);
     unsigned fields = subject.head.field_count;
     ck_assert(subject_mark(&subject, &mark));
     ck_assert(http_set(&subject.head, SPAN("x-a"), SPAN("changed")));
@@ -239,9 +266,11 @@ START_TEST(edits_are_undone) {
 }
 END_TEST
 
-START_TEST(cookies) {
+START_TEST(cookies)
+{
     fixture_init(&fx);
-    ck_assert_uint_eq(prepare("GET / HTTP/1.1\r\nHost: a\r\nCookie: a=1; bb=\"x y\";c=; d\r\nCookie: e=p=q\r\n\r\n"), 0);
+    ck_assert_uint_eq(prepare("GET / HTTP/1.1\r\nHost: a\r\nCookie: a=1; bb=\"x y\";c=; d\r\nCookie: e=p=q\r\n\r\n"),
+                      0);
     ck_assert_span(subject_cookie(&subject, SPAN("a")), "1");
     ck_assert_span(subject_cookie(&subject, SPAN("bb")), "\"x y\"");
     ck_assert_span(subject_cookie(&subject, SPAN("c")), "");
