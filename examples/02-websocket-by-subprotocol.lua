@@ -24,6 +24,6 @@ route "foreign" {
 -- a client that offers both gets superchat.
 route "superchat" { subprotocol = { "superchat", "superchat.v2" }, forward "superchat" }
 route "chat" { subprotocol = "chat", forward "chat" }
-route "other sockets" { websocket = true, reply(404, "offer the subprotocol chat or superchat\n") }
+route "other-sockets" { websocket = true, reply(404, "offer the subprotocol chat or superchat\n") }
 
 route "page" { forward "chat" }

@@ -19,7 +19,7 @@ local live, main = "live.example.com", { "example.com", "www.example.com" }
 route "feed" { host = live, path = "/feed/*", websocket = true, forward "feed" }
 
 -- A path of the feed that was asked for without a handshake.
-route "feed is a socket" { host = live, path = "/feed/*", reply(426, "this is a WebSocket\n") }
+route "feed-is-a-socket" { host = live, path = "/feed/*", reply(426, "this is a WebSocket\n") }
 
 -- ":name" is one segment; a function reads it. The server behind sees /ws/NAME instead of /rooms/NAME.
 route "rooms" { host = main, path = "/rooms/:room", websocket = true, function(req)
@@ -30,5 +30,5 @@ route "rooms" { host = main, path = "/rooms/:room", websocket = true, function(r
   return forward "rooms"
 end }
 
-route "other hosts" { except = { host = { live, "example.com", "*.example.com" } }, reply(421, "not served here\n") }
+route "other-hosts" { except = { host = { live, "example.com", "*.example.com" } }, reply(421, "not served here\n") }
 route "nothing" { reply(404, "nothing here\n") }

@@ -20,8 +20,8 @@ listener "https" {
 pool "web" { servers = { "127.0.0.1:9001" }, probe = { path = "/healthz" } }
 
 -- Browsers follow no redirect in a WebSocket handshake, so it is told instead.
-route "use wss" { listener = "http", websocket = true, reply(403, "use wss\n") }
-route "to https" { listener = "http", redirect { scheme = "https", port = 8443, status = 308 } }
+route "use-wss" { listener = "http", websocket = true, reply(403, "use wss\n") }
+route "to-https" { listener = "http", redirect { scheme = "https", port = 8443, status = 308 } }
 
 -- The server learns the scheme from X-Forwarded-Proto, which is always ours.
 route "web" { listener = "https", forward "web" }

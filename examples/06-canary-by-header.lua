@@ -13,9 +13,9 @@ pool "stable" { servers = { "127.0.0.1:9001" }, probe = { path = "/healthz" } }
 pool "canary" { servers = { "127.0.0.1:9002" }, probe = { path = "/healthz" } }
 
 -- Match keys first: they are compiled and cost nothing. A list in a header's value is "one of these".
-route "asked for it" { header = { ["x-canary"] = { "always", "yes" } }, forward "canary" }
-route "kept it" { cookie = { canary = "always" }, forward "canary" }
-route "refused it" { cookie = { canary = "never" }, forward "stable" }
+route "asked-for-it" { header = { ["x-canary"] = { "always", "yes" } }, forward "canary" }
+route "kept-it" { cookie = { canary = "always" }, forward "canary" }
+route "refused-it" { cookie = { canary = "never" }, forward "stable" }
 
 -- The same client always falls on the same side: a sum over its address, 0 to 99, against the share.
 local SHARE = 10
@@ -33,4 +33,4 @@ route "share" { function(req)
   return forward "canary"
 end }
 
-route "everyone else" { forward "stable" }
+route "everyone-else" { forward "stable" }

@@ -21,10 +21,10 @@ static const struct cli_command *const main_commands[] = {
 static void main_print_help(FILE *out) {
     fputs("Moongate, a reverse proxy and WebSocket gateway with rules in Lua.\n\nusage:\n", out);
     for (size_t i = 0; i < ARRAY_LEN(main_commands); i++)
-        fprintf(out, "  moongate %-28s %s\n", main_commands[i]->usage, main_commands[i]->what);
+        fprintf(out, "  moongate %-34s %s\n", main_commands[i]->usage, main_commands[i]->what);
     fputs("\n"
-          "  moongate COMMAND --help            a command's options\n"
-          "  moongate --version                 the version\n"
+          "  moongate COMMAND --help                     a command's options\n"
+          "  moongate --version                          the version\n"
           "\n"
           "exit codes: 0 success; 1 the configuration has mistakes, an expectation failed or the\n"
           "service could not start; 2 an unknown option or a missing argument\n"
