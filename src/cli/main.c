@@ -39,7 +39,7 @@ static void main_print_version(void) {
 void cli_print_help(const struct cli_command *command) {
     printf("usage: moongate %s\n\n%s\n\n", command->usage, command->what);
     if (command->help && command->help[0])
-        printf("%s%s\n", command->help, command->help[strlen(command->help) - 1] == '\n' ? "" : "\n");
+        printf("%s%s", command->help, command->help[strlen(command->help) - 1] == '\n' ? "" : "\n");
     if (!command->help || !strstr(command->help, "--help"))
         puts("  --help                 this text");
     puts("  --version              the version");
