@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+/* Listening sockets: busy ports, stale and live unix paths, options, which errors are ours. */
+#include <check.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "io/sock.h"
+
+START_TEST(test_listen_and_busy) {
+    struct addr addr;
+    const char *step = NULL;
+    ck_assert(addr_parse(SPAN("127.0.0.1"), 1, &addr));
+    addr.sa.in.sin_port = 0;
+    int fd = sock_listen(&addr, 8, &step);
+    ck_assert_int_ge(fd, 0);
+    ck_assert(sock_local(fd, &addr));
+    ck_assert_uint_ne(addr_port(&addr), 0);
+    int second = sock_listen(&addr, 8, &step);
+    ck_assert_int_eq(second, -1);
+    ck_assert_int_eq(errno, EADDRINUSE);
+    ck_assert_str_eq(step, "bind");
+    close(fd);
+}
+END_TEST
+
+START_TEST(test_unix_path_stale_or_live) {
+    char folder[] = "/tmp/moongate-sock-XXXXXX", text[128];
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(text, sizeof text, "unix:%s/s", folder);
+    struct addr addr;
+    ck_assert(addr_parse(span_of(text), 0, &addr));
+    int fd = sock_listen(&addr, 8, NULL);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(sock_listen(&addr, 8, NULL), -1); /* somebody answers */
+    close(fd);
+    fd = sock_listen(&addr, 8, NULL); /* left behind: replaced */
+    ck_assert_int_ge(fd, 0);
+    close(fd);
+    unlink(addr.sa.un.sun_path);
+    rmdir(folder);
+}
+END_TEST
+
+START_TEST(test_options) {
+    int fd = socket(AF_INET, SOCK_STREAM, 0), value = 0;
+    socklen_t size = sizeof value;
+    sock_set_keepalive(fd, 60);
+    sock_set_user_timeout(fd, 60000);
+    ck_assert_int_eq(getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &value, &size), 0);
+    ck_assert_int_ne(value, 0);
+    ck_assert_int_eq(getsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &value, &size), 0);
+    ck_assert_int_eq(value, 60);
+    ck_assert_int_eq(getsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &value, &size), 0);
+    ck_assert_int_eq(value, 15);
+    ck_assert_int_eq(getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &value, &size), 0);
+    ck_assert_int_eq(value, 60000);
+    close(fd);
+}
+END_TEST
+
+START_TEST(test_local_errors) {
+    ck_assert(sock_error_is_local(EMFILE));
+    ck_assert(sock_error_is_local(ENOBUFS));
+    ck_assert(sock_error_is_local(EADDRNOTAVAIL));
+    ck_assert(!sock_error_is_local(ECONNREFUSED));
+    ck_assert(!sock_error_is_local(ETIMEDOUT));
+    ck_assert_uint_gt(sock_raise_descriptor_limit(), 0);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("sock");
+    TCase *tests = tcase_create("sock");
+    tcase_add_test(tests, test_listen_and_busy);
+    tcase_add_test(tests, test_unix_path_stale_or_live);
+    tcase_add_test(tests, test_options);
+    tcase_add_test(tests, test_local_errors);
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}
