@@ -19,6 +19,7 @@ static struct {
     size_t pause_after;  /* on_flush says stop once so many bytes came; 0: never */
     const char *free_in; /* the event in which the owner frees the exchange */
     struct conn *taken;
+    struct http_message *response; /* the last final head */
     char rest[256];
 } seen;
 
@@ -43,6 +44,7 @@ static void on_interim(void *owner, const struct http_message *response) {
 
 static void on_head(void *owner, struct http_message *response) {
     ck_assert_ptr_eq(owner, &seen);
+    seen.response = response;
     note_status("head", response);
 }
 
