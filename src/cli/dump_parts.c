@@ -2,6 +2,8 @@
 /*
  * The parts of `moongate dump`: texts, headers, actions, match keys, pools and probes as JSON values.
  *
+ * Values of fields that carry credentials are replaced, in what is set and in what is matched.
+ *
  * The subtle thing: JSON is Unicode, a configuration is bytes. A text that is not UTF-8 is shown byte for byte as
  * U+0080..U+00FF, rather than lost.
  */
