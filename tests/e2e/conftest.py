@@ -10,36 +10,53 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import gateway as gateway_module  # noqa: E402
-from gateway import Gateway, Origin, RecordingOrigin  # noqa: E402
+from gateway import Gateway, Origin, RecordingOrigin, ScriptedOrigin  # noqa: E402
+
+
+class Run:
+    """Starts gateways; end() sees to it that each of them is at rest and ends well."""
+
+    def __init__(self, folder):
+        self.folder, self.running = folder, []
+
+    def __call__(self, text, rest=True, **options):
+        folder = self.folder / f"gateway{len(self.running)}"
+        folder.mkdir(exist_ok=True)
+        made = Gateway(folder, text, **options)
+        made.check_rest = rest
+        self.running.append(made)
+        return made
+
+    def end(self):
+        problems = []
+        for made in self.running:
+            try:
+                if made.proc.poll() is None:
+                    if made.check_rest:
+                        made.assert_rest()
+                    made.close()
+            except AssertionError as error:
+                problems.append(str(error))
+                if made.proc.poll() is None:
+                    made.proc.kill()
+                    made.proc.wait()
+        assert not problems, "\n".join(problems)
 
 
 @pytest.fixture
 def start(tmp_path):
     """start(text, **options) -> Gateway, checked for rest and a clean exit at the end of the test."""
-    running = []
-
-    def run(text, rest=True, **options):
-        folder = tmp_path / f"gateway{len(running)}"
-        folder.mkdir(exist_ok=True)
-        made = Gateway(folder, text, **options)
-        made.check_rest = rest
-        running.append(made)
-        return made
-
+    run = Run(tmp_path)
     yield run
-    problems = []
-    for made in running:
-        try:
-            if made.proc.poll() is None:
-                if made.check_rest:
-                    made.assert_rest()
-                made.close()
-        except AssertionError as error:
-            problems.append(str(error))
-            if made.proc.poll() is None:
-                made.proc.kill()
-                made.proc.wait()
-    assert not problems, "\n".join(problems)
+    run.end()
+
+
+@pytest.fixture(scope="module")
+def start_shared(tmp_path_factory):
+    """The same for one gateway that all tests of a file share."""
+    run = Run(tmp_path_factory.mktemp("shared"))
+    yield run
+    run.end()
 
 
 @pytest.fixture
@@ -64,6 +81,21 @@ def recorder():
 
     def run(*args, **options):
         made = RecordingOrigin(*args, **options)
+        running.append(made)
+        return made
+
+    yield run
+    for made in running:
+        made.close()
+
+
+@pytest.fixture
+def scripted():
+    """scripted(handler, ...) -> ScriptedOrigin."""
+    running = []
+
+    def run(*args, **options):
+        made = ScriptedOrigin(*args, **options)
         running.append(made)
         return made
 

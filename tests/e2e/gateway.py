@@ -8,6 +8,7 @@ import re
 import select
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -108,6 +109,8 @@ class Gateway(Process):
         self.folder = pathlib.Path(folder)
         self.file = self.folder / "gateway.lua"
         self.ports = {}
+        self.fds_at_start = None
+        self.fds_more = 0  # descriptors that a test knows of: probes under way
         if "settings" not in text:
             text = f'settings {{ workers = {workers}, access_log = {{ to = "stdout", format = "json" }}, ' \
                    f'drain_timeout = "2s", {settings} }}\n' + text
@@ -118,8 +121,9 @@ class Gateway(Process):
                 self.wait_err(r"serving .* with \d+ workers", 20)
             except AssertionError:
                 self.proc.kill()
+                self.proc.wait()
                 raise
-            self.fds_at_start = None
+            self.fds_at_start = self.fds()
 
     def port(self, name="http"):
         if name not in self.ports:
@@ -174,6 +178,9 @@ class Gateway(Process):
         kept = c["server_connects"] - c["server_closed"]
         if kept < 0:
             wrong.append(f"server_connects {c['server_connects']} < server_closed {c['server_closed']}")
+        fds = self.fds()
+        if self.fds_at_start is not None and fds > self.fds_at_start + kept + self.fds_more:
+            wrong.append(f"{fds} descriptors, {self.fds_at_start} at the start, {kept} kept connections")
         return wrong
 
     def assert_rest(self, timeout=6.0):
@@ -282,4 +289,153 @@ class RecordingOrigin:
 
     def close(self):
         self.closing = True
-        self.listener.close()
+        stop_listening(self.listener)
+
+
+def stop_listening(listener):
+    """Closes a listening socket on which another thread waits in accept()."""
+    try:
+        listener.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    listener.close()
+
+
+def forwarding(*addresses, listener="", pool="probe = false,", route="", before=""):
+    """A configuration with one listener, one pool of these servers and one route to it; the others are more keys."""
+    servers = ", ".join(f'"{address}"' for address in addresses)
+    return (f'listener "http" {{ bind = "127.0.0.1:@http@", {listener} }}\n'
+            f'pool "p" {{ servers = {{ {servers} }}, {pool} }}\n{before}\n'
+            f'route "all" {{ {route} forward "p" }}\n')
+
+
+class Peer:
+    """One accepted connection of a ScriptedOrigin."""
+
+    def __init__(self, sock, index):
+        self.sock, self.index = sock, index
+        self.data = b""
+        sock.settimeout(10)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _more(self):
+        got = self.sock.recv(65536)
+        if not got:
+            raise EOFError("the gateway closed")
+        self.data += got
+
+    def until(self, end):
+        while end not in self.data:
+            self._more()
+        got, _, self.data = self.data.partition(end)
+        return got + end
+
+    def head(self):
+        """The next request's head, with its empty line."""
+        return self.until(b"\r\n\r\n")
+
+    def take(self, n):
+        while len(self.data) < n:
+            self._more()
+        got, self.data = self.data[:n], self.data[n:]
+        return got
+
+    def body(self, head):
+        """The body that belongs to head, decoded; trailers are kept in self.trailers."""
+        fields = dict(fields_of(head))
+        if fields.get("transfer-encoding") != "chunked":
+            return self.take(int(fields.get("content-length", 0)))
+        parts, self.trailers = [], []
+        while True:
+            size = int(self.until(b"\r\n"), 16)  # extensions are not forwarded: they would raise here
+            if size == 0:
+                break
+            parts.append(self.take(size))
+            assert self.take(2) == b"\r\n"
+        while (line := self.until(b"\r\n")) != b"\r\n":
+            self.trailers.append(line[:-2].decode())
+        return b"".join(parts)
+
+    def send(self, data):
+        self.sock.sendall(data)
+
+    def answer(self, body=b"ok", head=b"HTTP/1.1 200 OK\r\n"):
+        self.send(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+    def reset(self):
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+    def wait_closed(self, timeout=5.0):
+        """Seconds until the gateway closed or reset; what came before it is kept in self.data."""
+        start = time.monotonic()
+        self.sock.settimeout(timeout)
+        try:
+            while got := self.sock.recv(65536):
+                self.data += got
+        except ConnectionResetError:
+            pass
+        return time.monotonic() - start
+
+
+def fields_of(head):
+    """[(lower name, value)] of a head."""
+    lines = head.decode("latin-1").split("\r\n")[1:]
+    return [(line.partition(":")[0].lower(), line.partition(":")[2].strip()) for line in lines if line]
+
+
+class ScriptedOrigin:
+    """A server whose handler(peer) runs in a thread for each connection; it is closed when the handler returns.
+
+    A handler may raise EOFError or OSError (the gateway closed); any other exception fails the test at its end.
+    """
+
+    def __init__(self, handler, host="127.0.0.1", path=None):
+        self.handler = handler
+        self.peers, self.threads, self.errors = [], [], []
+        if path:
+            self.listener = socket.socket(socket.AF_UNIX)
+            self.listener.bind(str(path))
+            self.listener.listen(64)
+            self.address = f"unix:{path}"
+        else:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self.listener = socket.create_server((host, 0), family=family, backlog=256)
+            self.port = self.listener.getsockname()[1]
+            self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:
+                return
+            peer = Peer(sock, len(self.peers))
+            self.peers.append(peer)
+            thread = threading.Thread(target=self._serve, args=(peer,), daemon=True)
+            self.threads.append(thread)
+            thread.start()
+
+    def _serve(self, peer):
+        try:
+            self.handler(peer)
+        except (EOFError, OSError):
+            pass
+        except BaseException as error:  # noqa: B902: told by close()
+            self.errors.append(error)
+        finally:
+            peer.sock.close()
+
+    def close(self):
+        stop_listening(self.listener)
+        for peer in self.peers:
+            try:
+                peer.sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        for thread in self.threads:
+            thread.join(2)
+        if self.errors:
+            raise self.errors[0]
