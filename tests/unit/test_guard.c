@@ -96,7 +96,7 @@ START_TEST(test_guard_methods) { /* A1: CONNECT 405, an unknown token 501, what 
 }
 END_TEST
 
-START_TEST(test_guard_target) { /* A1: visible ASCII without '#'; origin form, '*' with OPTIONS, absolute form as Host */
+START_TEST(test_guard_target) { /* A1: visible ASCII without '#'; '*' with OPTIONS, absolute form as Host */
     static const struct wire_row rows[] = {
         WIRE_ROW(0, "GET /a/b?c=d&e=%20 HTTP/1.1\r\n" END),
         WIRE_ROW(0, "GET //a HTTP/1.1\r\n" END),
@@ -304,7 +304,7 @@ START_TEST(test_guard_limits) { /* A6: target 414; head and fields 431; named an
 }
 END_TEST
 
-START_TEST(test_guard_long_target) { /* Part A's preface: http-parser's 16-bit offsets and its 80 KiB limit don't matter */
+START_TEST(test_guard_long_target) { /* A, preface: http-parser's 16-bit offsets and 80 KiB don't matter */
     const struct http1_limits limits = {.max_target = 200000, .max_head = 300000, .max_fields = 100};
     const size_t n = 150000;
     char *text = malloc(n + 100);

@@ -229,7 +229,7 @@ START_TEST(test_http1_parser_oddities) { /* Part A, preface: what http-parser do
 }
 END_TEST
 
-START_TEST(test_http1_random) { /* Random heads from parts that matter: guard and parser never differ, whatever the cut */
+START_TEST(test_http1_random) { /* random heads: guard and parser never differ, whatever the cut */
     static const char *const parts[] = {"GET ",
                                         "POST ",
                                         "/ ",
@@ -317,7 +317,7 @@ START_TEST(test_http1_write) { /* A8: what is sent is regenerated */
 }
 END_TEST
 
-START_TEST(test_http1_write_fields) { /* A8: Connection and all it names removed, framing is the caller's, nothing of ours lost */
+START_TEST(test_http1_write_fields) { /* A8: Connection and all it names removed, nothing of ours lost */
     static const char text[] =
         "GET / HTTP/1.1\r\nHost: a\r\nConnection: close, X-Hop, x-forwarded-for, host\r\nX-HOP: 1\r\n"
         "Keep-Alive: 5\r\nTE: trailers\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\nProxy-Connection: y\r\n"
