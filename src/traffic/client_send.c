@@ -199,9 +199,7 @@ static struct conn *client_take_conn(void *responder, const struct http_message 
         client_flush(client);
     struct conn *conn = client->conn;
     buf_consume(&client->in, client->head_size);
-    if (buf_empty(&client->in))
-        buf_release(&client->in); /* an idle tunnel holds no buffer */
-    *early = client->in;
+    *early = client->in; /* the request's spans still point into it */
     *unsent = client->out;
     buf_init(&client->in, 0);
     buf_init(&client->out, 0);

@@ -264,6 +264,9 @@ void tunnel_open(struct request *request, struct tunnel_start *start) {
     const struct config *config = request->local->generation->config;
     tunnel_run_hooks(tunnel, config->on_open, config->on_open_count, CAUSE_NONE);
     access_tunnel_open(request, tunnel->names);
+    /* The request's spans pointed into this buffer until now; an idle tunnel holds none. */
+    if (buf_empty(&tunnel->held[TUNNEL_SERVER]))
+        buf_release(&tunnel->held[TUNNEL_SERVER]);
     conn_set_owner(start->client, tunnel, tunnel_on_event);
     conn_set_owner(start->server, tunnel, tunnel_on_event);
     tunnel_configure(tunnel, request->pool->config);

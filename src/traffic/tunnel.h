@@ -13,7 +13,7 @@
 /* What a tunnel starts from. All of it becomes the tunnel's, but rest and subprotocol, which are borrowed for the call. */
 struct tunnel_start {
     struct conn *client, *server;
-    struct buf early;           /* from the client, behind its handshake */
+    struct buf early;           /* from the client, behind its handshake; holds the request's head, too, in front */
     struct buf unsent;          /* of the 101, towards the client */
     struct span rest;           /* from the server, behind its 101 */
     struct span subprotocol;    /* chosen; .p NULL: none */
