@@ -147,7 +147,7 @@ const char *str_nearest(const char *word, const char *const *names) {
     if (w.n > STR_NEAREST_MAX)
         return NULL;
     const char *nearest = NULL;
-    size_t limit = w.n / 3;
+    size_t limit = (w.n + 1) / 3;
     for (; *names; names++) {
         struct span name = span_of(*names);
         if (name.n > STR_NEAREST_MAX)

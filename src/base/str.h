@@ -32,7 +32,7 @@ uint64_t str_hash(struct span s);
 /* Copies at most size-1 bytes and ends with NUL; returns false when it was cut. */
 bool str_copy(char *out, size_t size, struct span s);
 /*
- * The name nearest to word, for "did you mean": NULL when none is within a third of its length.
+ * The name nearest to word, for "did you mean": NULL when none is within a third of its length (rounded).
  * names ends with NULL.
  */
 const char *str_nearest(const char *word, const char *const *names);
