@@ -148,10 +148,20 @@ static struct span addr_unix_path(const struct addr *addr) {
     return span_make(addr->sa.un.sun_path, strnlen(addr->sa.un.sun_path, room));
 }
 
+/* On the path of every request, so without printf, which inet_ntop() uses. */
+static const char *addr_format_ip4(const uint8_t *ip, char *out) {
+    size_t n = 0;
+    for (int i = 0; i < 4; i++) {
+        n += str_format_u64(out + n, ip[i]);
+        out[n++] = i < 3 ? '.' : '\0';
+    }
+    return out;
+}
+
 const char *addr_small_format_ip(const struct addr_small *addr, char *out) {
     const char *text = "-";
     if (addr->family == AF_INET)
-        text = inet_ntop(AF_INET, addr->ip + 12, out, ADDR_TEXT_MAX);
+        text = addr_format_ip4(addr->ip + 12, out);
     else if (addr->family == AF_INET6)
         text = inet_ntop(AF_INET6, addr->ip, out, ADDR_TEXT_MAX);
     else if (addr->family == AF_UNIX)

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/str.h"
 
 #define BUF_FIRST_SIZE 1024u
 
@@ -85,13 +86,8 @@ bool buf_append_span(struct buf *buf, struct span s) { return buf_append(buf, s.
 bool buf_append_text(struct buf *buf, const char *text) { return buf_append(buf, text, strlen(text)); }
 
 bool buf_append_u64(struct buf *buf, unsigned long long value) {
-    char digits[24];
-    char *p = digits + sizeof(digits);
-    do {
-        *--p = (char)('0' + value % 10);
-        value /= 10;
-    } while (value);
-    return buf_append(buf, p, (size_t)(digits + sizeof(digits) - p));
+    char digits[STR_U64_MAX];
+    return buf_append(buf, digits, str_format_u64(digits, value));
 }
 
 bool buf_printf(struct buf *buf, const char *format, ...) {

@@ -11,8 +11,8 @@
  */
 #include "traffic/forward.h"
 
-#include <stdio.h>
 
+#include "base/str.h"
 #include "wire/http1.h"
 
 _Static_assert(HTTP_FIELD_COUNT <= 64, "field ids are used as bits of 64");
@@ -133,12 +133,11 @@ static bool forward_put_forwarded(struct buf *out, const struct forward_request 
                           host ? host->value : SPAN_NULL))
         return false;
     unsigned port = subject->local_port ? subject->local_port : subject->host_port;
-    char text[8];
+    char text[STR_U64_MAX];
     if (port == 0) /* a unix socket, and Host names none */
         port = span_equal(scheme, SPAN("https")) ? 443 : 80;
-    int n = snprintf(text, sizeof text, "%u", port);
     if (!forward_put_said(out, subject, HTTP_FIELD_X_FORWARDED_PORT, SPAN("X-Forwarded-Port"),
-                          span_make(text, (size_t)n)))
+                          span_make(text, str_format_u64(text, port))))
         return false;
     return !request->settings->via ||
         buf_printf(out, "Via: 1.%u %s\r\n", (unsigned)subject->head.minor, request->settings->via);

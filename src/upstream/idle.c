@@ -149,7 +149,9 @@ struct conn *idle_take(struct idle *idle, const struct server *server, uint64_t 
         struct idle_entry *entry = container_of(group->entries.next, struct idle_entry, node);
         if (max_age_ms != 0 && now - entry->since_ms > max_age_ms)
             return NULL; /* all others are older still */
-        if (now < entry->until_ms && idle_check(entry->conn))
+        /* Put back in this very turn: it was just read dry, and the loop has told nothing since. */
+        bool fresh = now == entry->since_ms && !entry->conn->readable && !entry->conn->fin_seen && !entry->conn->tls;
+        if (now < entry->until_ms && (fresh || idle_check(entry->conn)))
             return idle_detach(entry);
         idle_close(entry);
     }
