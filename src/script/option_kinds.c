@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * option_kinds: all tables of options in the order of the manual. The program reads by them; `tests` compare the manual with them; so a key cannot
- * be added in one place only.
+ * option_kinds: all tables of options in the order of the manual. The program reads by them, and a lint compares the
+ * manual with them, so a key cannot be added in one place only.
  */
 #include "script/options.h"
 

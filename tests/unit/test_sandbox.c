@@ -102,7 +102,7 @@ START_TEST(test_sandbox_errors_are_texts) {
     ASSERT_RUN("error({})", "(error object is a table value)");
     ASSERT_RUN("error(nil)", "(error object is a nil value)");
     ASSERT_RUN("error(setmetatable({}, { __tostring = function() return 'told' end }))", "told");
-    ASSERT_RUN("error(setmetatable({}, { __tostring = function() error('again') end }))", "");
+    ck_assert_ptr_nonnull(run("error(setmetatable({}, { __tostring = function() error('again') end }))"));
     const char *endless = run("local function f() return f() + 1 end return f()");
     ck_assert(strstr(endless, "stack overflow") || strstr(endless, "not enough memory"));
     ASSERT_RUN("error('plain')", "traceback");
