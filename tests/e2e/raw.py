@@ -28,15 +28,15 @@ def insecure_tls(**kwargs):
 
 def read_all(s):
     """Everything until the peer closes; a reset ends it too and is told by the second value."""
-    data = b""
+    data = bytearray()
     try:
         while True:
-            got = s.recv(65536)
+            got = s.recv(1 << 20)
             if not got:
-                return data, False
+                return bytes(data), False
             data += got
     except ConnectionResetError:
-        return data, True
+        return bytes(data), True
 
 
 def send_all(port, data, host="127.0.0.1", timeout=10.0, shut=False, **kwargs):
@@ -102,11 +102,14 @@ class Response:
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
     def _need(self, s, n):
-        while len(self.rest) < n:
-            got = s.recv(65536)
+        parts, size = [self.rest], len(self.rest)
+        while size < n:
+            got = s.recv(1 << 20)
             if not got:
-                raise EOFError(f"closed in the body after {len(self.rest)} of {n}")
-            self.rest += got
+                raise EOFError(f"closed in the body after {size} of {n}")
+            parts.append(got)
+            size += len(got)
+        self.rest = b"".join(parts)
 
     def _line(self, s):
         while b"\r\n" not in self.rest:
@@ -118,13 +121,15 @@ class Response:
         return line
 
     def _chunked(self, s):
+        body = bytearray()
         while True:
             size = int(self._line(s).split(b";")[0], 16)
             if size == 0:
                 break
             self._need(s, size + 2)
-            self.body += self.rest[:size]
+            body += self.rest[:size]
             self.rest = self.rest[size + 2:]
+        self.body = bytes(body)
         self.trailers = []
         while True:
             line = self._line(s)
