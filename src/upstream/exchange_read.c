@@ -54,6 +54,7 @@ static void exchange_interim(struct exchange *ex, struct exchange_input *input, 
         exchange_fail(ex, EXCHANGE_BAD, "more than 16 interim answers");
         return;
     }
+    http_mark_hops(&ex->response);
     if (ex->ops->on_interim)
         ex->ops->on_interim(ex->owner, &ex->response);
     if (ex->phase != EXCHANGE_PHASE_HEAD)
