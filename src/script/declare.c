@@ -90,7 +90,8 @@ struct config_place declare_place(lua_State *L) {
 }
 
 void *declare_grow(void **list, unsigned *count, size_t size) {
-    *list = mem_resize(*list, (*count + 1) * size);
+    if ((*count & (*count - 1)) == 0) /* a power of two, or 0: full, as it doubles there */
+        *list = mem_resize(*list, (*count ? (size_t)*count * 2 : 1) * size);
     char *element = (char *)*list + *count * size;
     memset(element, 0, size);
     (*count)++;
