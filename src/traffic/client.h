@@ -54,6 +54,7 @@ struct client {
     bool old_http : 1;       /* the request under way is HTTP/1.0 */
     bool wants_close : 1;    /* the client asked for close */
     bool until_close : 1;    /* the response ends with the connection */
+    bool refused : 1;        /* its head was refused: who knows what still comes */
     struct list link;        /* worker->client_list */
     struct deferred deferred;
 };

@@ -45,6 +45,7 @@ static struct request *client_h1_new_request(struct client *client) {
     client->request = request_new(worker, client->local, &client_h1_responder, client);
     client->request->subject.listener = client->config;
     client->reading_body = client->chunked = client->until_close = client->close_after = client->head_only = false;
+    client->refused = false;
     client->body_over = true;
     client_set_phase(client, CLIENT_BUSY);
     return client->request;
@@ -58,6 +59,7 @@ static void client_h1_refuse(struct client *client, const struct http1_error *er
     if (error->mismatch)
         metric_add(METRIC_parser_mismatches, 1);
     struct request *request = client->request ? client->request : client_h1_new_request(client);
+    client->refused = true;
     request->detail = error->reason;
     request_refuse(request, error->status, error->status == 408 ? CAUSE_CLIENT_HEADER_TIMEOUT : CAUSE_CLIENT_BAD);
 }
@@ -315,7 +317,7 @@ static void client_h1_linger(struct client *client) {
 
 void client_h1_next(struct client *client) {
     if (client->close_after || client->conn->failed) {
-        bool unread = !client->body_over || client->in.len > client->head_size || !buf_empty(&client->ahead) ||
+        bool unread = client->refused || !client->body_over || client->in.len > client->head_size || !buf_empty(&client->ahead) ||
                       client->conn->readable;
         client_set_phase(client, CLIENT_IDLE);
         if (unread && !client->conn->failed && !client->conn->fin_seen)
