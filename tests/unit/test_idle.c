@@ -76,6 +76,8 @@ START_TEST(test_idle_take_asks_the_kernel) {
     struct conn *conn = connect_one(&fd);
     peer_turns(&peer, 2);
     put(conn, 1, 5000);
+    usleep(5000);
+    loop_turn(peer.loop, 0); /* the clock moves on: in the turn of the put nothing is asked */
     if (_i == 0)
         peer_say(fd, "x", 1);
     else
