@@ -229,6 +229,7 @@ bool control_serve(struct generation *generation, const struct control_options *
     control.shared.on_stopped = control_on_worker_stopped;
     control.shared.owner = &control;
     control.workers = mem_alloc_array(control.shared.worker_count, sizeof *control.workers);
+    control.shared.workers = control.workers;
     bool ok = control_start(&control, error);
     if (ok && options->on_ready)
         options->on_ready(options->owner);

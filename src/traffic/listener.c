@@ -113,7 +113,11 @@ static bool listener_port_take(struct listener_port *port) {
         close(fd);
         return true;
     }
-    client_accept(port->worker, port->listener, fd, &peer);
+    struct worker *worker = worker_choose(port->worker);
+    if (worker == port->worker)
+        client_accept(worker, port->listener, fd, &peer);
+    else
+        worker_hand_over(worker, port->listener, fd, &peer);
     return true;
 }
 

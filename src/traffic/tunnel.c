@@ -241,6 +241,15 @@ static void tunnel_configure(struct tunnel *tunnel, const struct config_pool *po
         timer_set(tunnel->worker->loop, &tunnel->timer, next);
 }
 
+/* A server that vanished must be found on an idle tunnel, too; the client's side was set up when it was accepted. */
+static void tunnel_watch_server(struct conn *server, uint32_t keepalive_ms) {
+    struct addr local;
+    if (!sock_local(server->fd, &local) || local.sa.any.sa_family == AF_UNIX)
+        return;
+    sock_set_keepalive(server->fd, keepalive_ms / 1000);
+    sock_set_user_timeout(server->fd, keepalive_ms);
+}
+
 void tunnel_open(struct request *request, struct tunnel_start *start) {
     struct worker *worker = request->worker;
     struct tunnel *tunnel = slab_get(&worker->tunnels);
@@ -270,6 +279,7 @@ void tunnel_open(struct request *request, struct tunnel_start *start) {
     conn_set_owner(start->client, tunnel, tunnel_on_event);
     conn_set_owner(start->server, tunnel, tunnel_on_event);
     tunnel_configure(tunnel, request->pool->config);
+    tunnel_watch_server(start->server, request->subject.listener->tcp_keepalive_ms);
     if (!buf_append(&tunnel->held[TUNNEL_CLIENT], start->rest.p, start->rest.n)) {
         tunnel_close(tunnel, CAUSE_LOCAL);
         return;

@@ -3,6 +3,9 @@
  * One traffic thread. It owns all it touches; other threads reach it by letters only. Its script state is made on its own thread, so that
  * start-up waits until every worker has said that it stands.
  *
+ * EPOLLEXCLUSIVE gives nearly all paced connections to one worker, and tunnels live for days; so a fresh connection goes by letter to the worker
+ * with clearly fewest, right after accept and before it costs anything.
+ *
  * Draining is a state, not an event: idle clients go at once, busy ones with their response, tunnels at the deadline; whoever is the last to leave
  * ends the loop.
  */
@@ -12,6 +15,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -20,6 +24,8 @@
 #include "traffic/tunnel.h"
 
 #define WORKER_LOG_LINE_MAX LOG_LINE_MAX
+#define WORKER_UNEVEN 4       /* connections that another worker must have less, and ... */
+#define WORKER_UNEVEN_PART 16 /* ... at least this part of the own: below both, handing over is not worth a letter */
 
 struct worker_letter {
     struct message message;
@@ -32,18 +38,36 @@ struct worker_launch {
     sem_t ready;
 };
 
+struct worker_arrival {
+    struct message message;
+    struct worker *worker;
+    struct listener *listener;
+    int fd;
+    struct addr peer;
+};
+
+/* Only the worker itself writes the count. */
+static void worker_count_live(struct worker *worker, int change) {
+    unsigned live = atomic_load_explicit(&worker->live, memory_order_relaxed);
+    atomic_store_explicit(&worker->live, live + (unsigned)change, memory_order_relaxed);
+}
+
+static unsigned worker_live(const struct worker *worker) {
+    return atomic_load_explicit(&worker->live, memory_order_relaxed);
+}
+
 static void worker_end_if_empty(struct worker *worker) {
-    if (worker->draining && worker->live == 0)
+    if (worker->draining && worker_live(worker) == 0)
         loop_stop(worker->loop);
 }
 
 void worker_client_opened(struct worker *worker) {
-    worker->live++;
+    worker_count_live(worker, 1);
     atomic_fetch_add_explicit(&worker->shared->live, 1, memory_order_relaxed);
 }
 
 void worker_client_closed(struct worker *worker) {
-    worker->live--;
+    worker_count_live(worker, -1);
     atomic_fetch_sub_explicit(&worker->shared->live, 1, memory_order_relaxed);
     worker_end_if_empty(worker);
 }
@@ -56,8 +80,8 @@ static void worker_close_all(struct worker *worker) {
 
 static void worker_on_drain_timeout(struct timer *timer) {
     struct worker *worker = container_of(timer, struct worker, drain_timer);
-    if (worker->live > 0)
-        log_warn("worker %u: drain timeout: closing %u connections", worker->index, worker->live);
+    if (worker_live(worker) > 0)
+        log_warn("worker %u: drain timeout: closing %u connections", worker->index, worker_live(worker));
     worker_close_all(worker);
     worker_end_if_empty(worker);
 }
@@ -124,6 +148,35 @@ void worker_drain(struct worker *worker) { worker_post(worker, NULL, worker_on_d
 void worker_stop(struct worker *worker) { worker_post(worker, NULL, worker_on_stop); }
 
 void worker_notify_server(struct worker *worker, struct server *server) { worker_post(worker, server, worker_on_server); }
+
+struct worker *worker_choose(struct worker *worker) {
+    const struct worker_shared *shared = worker->shared;
+    struct worker *best = worker;
+    for (unsigned i = 0; i < shared->worker_count; i++)
+        if (worker_live(&shared->workers[i]) < worker_live(best))
+            best = &shared->workers[i];
+    unsigned here = worker_live(worker), there = worker_live(best);
+    return here - there > WORKER_UNEVEN && here - there > here / WORKER_UNEVEN_PART ? best : worker;
+}
+
+static void worker_on_arrival(struct message *message) {
+    struct worker_arrival *arrival = container_of(message, struct worker_arrival, message);
+    struct worker *worker = arrival->worker;
+    if (worker->closed || worker->draining)
+        close(arrival->fd);
+    else
+        client_accept(worker, arrival->listener, arrival->fd, &arrival->peer);
+    mem_free(arrival);
+}
+
+void worker_hand_over(struct worker *worker, struct listener *listener, int fd, const struct addr *peer) {
+    struct worker_arrival *arrival = mem_alloc(sizeof *arrival);
+    arrival->worker = worker;
+    arrival->listener = listener;
+    arrival->fd = fd;
+    arrival->peer = *peer;
+    loop_post(worker->loop, &arrival->message, worker_on_arrival);
+}
 
 static void worker_open(struct worker *worker) {
     slab_init(&worker->clients, sizeof(struct client));

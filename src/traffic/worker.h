@@ -17,6 +17,7 @@ struct worker_shared {
     struct listeners *listeners;
     _Atomic(unsigned) live;      /* client connections and tunnels, all workers */
     unsigned max_connections;
+    struct worker *workers;      /* worker_count of them */
     unsigned worker_count;
     void (*on_stopped)(void *owner); /* any worker's thread: it has nothing left and ends */
     void *owner;
@@ -35,7 +36,7 @@ struct worker {
     struct list waiting;              /* requests that wait for a server's first probe answer */
     char *scratch;                    /* UPSTREAM_SCRATCH bytes, for reading from clients and through tunnels */
     struct buf log_line;              /* the access line under construction */
-    unsigned live;                    /* clients and tunnels */
+    _Atomic(unsigned) live;           /* clients and tunnels; written by this worker, read by those that hand over */
     bool draining;
     struct timer drain_timer;
     char *error;                      /* why it could not start; GENERATION_ERROR_MAX bytes */
@@ -54,10 +55,14 @@ void worker_join(struct worker *worker);
 void worker_drain(struct worker *worker);
 /* End at once. */
 void worker_stop(struct worker *worker);
+/* A fresh connection of listener that another worker has accepted: takes fd over. */
+void worker_hand_over(struct worker *worker, struct listener *listener, int fd, const struct addr *peer);
 /* A server changed its state: waiting requests try again, kept connections to a dead one are dropped. */
 void worker_notify_server(struct worker *worker, struct server *server);
 
 /* --- worker's thread --- */
+/* Who should take a fresh connection: the worker with clearly fewest, or the caller itself. */
+struct worker *worker_choose(struct worker *worker);
 void worker_client_opened(struct worker *worker);
 /* One client or tunnel is gone; ends a drain with the last one. */
 void worker_client_closed(struct worker *worker);

@@ -99,6 +99,39 @@ START_TEST(test_busy_port_is_named) {
 }
 END_TEST
 
+START_TEST(test_paced_connections_are_spread_over_workers) {
+    static struct worker workers[2];
+    int clients[60];
+    char error[GENERATION_ERROR_MAX] = "";
+    rig_start(&rig);
+    worker_stop(&rig.worker); /* two of our own instead */
+    worker_join(&rig.worker);
+    rig.shared.workers = workers;
+    rig.shared.worker_count = 2;
+    for (unsigned i = 0; i < 2; i++)
+        ck_assert_msg(worker_start(&workers[i], i, &rig.shared, rig.generation, error), "%s", error);
+    for (size_t i = 0; i < ARRAY_LEN(clients); i++) {
+        clients[i] = rig_connect(&rig);
+        usleep(2000);
+    }
+    for (int i = 0; i < 200 && atomic_load(&rig.shared.live) < ARRAY_LEN(clients); i++)
+        usleep(10000);
+    unsigned first = atomic_load(&workers[0].live), second = atomic_load(&workers[1].live);
+    ck_assert_uint_eq(first + second, ARRAY_LEN(clients));
+    ck_assert_uint_ge(first, 20);
+    ck_assert_uint_ge(second, 20);
+    for (size_t i = 0; i < ARRAY_LEN(clients); i++)
+        close(clients[i]);
+    for (unsigned i = 0; i < 2; i++)
+        worker_drain(&workers[i]);
+    for (unsigned i = 0; i < 2; i++)
+        worker_join(&workers[i]);
+    rig.worker.started = false;
+    listeners_close(&rig.listeners);
+    generation_unref(&rig.generation);
+}
+END_TEST
+
 static void *refuse_open(const void *load, unsigned worker, char *error, size_t size) {
     (void)load, (void)worker;
     snprintf(error, size, "no state today");
@@ -115,7 +148,7 @@ START_TEST(test_worker_without_a_script_does_not_start) {
     struct generation *generation = generation_new(rig.config, &rig, rig_free_load, &refusing, NULL, error);
     ck_assert_ptr_nonnull(generation);
     struct worker worker;
-    struct worker_shared shared = {.listeners = &rig.listeners, .worker_count = 1, .max_connections = 10};
+    struct worker_shared shared = {.listeners = &rig.listeners, .workers = &worker, .worker_count = 1, .max_connections = 10};
     ck_assert(!worker_start(&worker, 0, &shared, generation, error));
     ck_assert_str_eq(error, "no state today");
     worker_join(&worker);
@@ -135,6 +168,7 @@ int main(void) {
     tcase_add_test(tests, test_drain_finishes_what_is_in_flight);
     tcase_add_test(tests, test_stop_ends_at_once);
     tcase_add_test(tests, test_busy_port_is_named);
+    tcase_add_test(tests, test_paced_connections_are_spread_over_workers);
     tcase_add_test(tests, test_worker_without_a_script_does_not_start);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

@@ -103,6 +103,7 @@ static inline void rig_start(struct rig *rig) {
     ck_assert_msg(listeners_open(&rig->listeners, rig->config, error, sizeof error), "%s", error);
     rig->shared.listeners = &rig->listeners;
     rig->shared.worker_count = 1;
+    rig->shared.workers = &rig->worker;
     if (rig->shared.max_connections == 0)
         rig->shared.max_connections = 1000;
     ck_assert_msg(worker_start(&rig->worker, 0, &rig->shared, rig->generation, error), "%s", error);
