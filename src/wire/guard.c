@@ -124,6 +124,12 @@ static bool guard_note(struct guard *guard, uint8_t id, struct span value, struc
     }
 }
 
+/* http-parser takes a name that goes on behind "Transfer-Encoding" for that field, in part; others may too. */
+static bool guard_is_like_coding(struct span name) {
+    static const struct span coding = {"transfer-encoding", 17};
+    return name.n > coding.n && (name.p[0] | 0x20) == 't' && str_equal_nocase(span_make(name.p, coding.n), coding);
+}
+
 /* One field line; p stands at its first byte. */
 static bool guard_line(struct guard *guard) {
     const char *name = guard->p, *p = name, *value, *stop, *last;
@@ -137,6 +143,8 @@ static bool guard_line(struct guard *guard) {
     if (++guard->lines > guard->limits->max_fields)
         return guard_refuse(guard, 431, "too many fields");
     const struct span name_span = {name, (size_t)(p - name)};
+    if (guard_is_like_coding(name_span))
+        return guard_refuse(guard, 400, "name that begins like Transfer-Encoding");
     for (value = p + 1; *value == ' ' || *value == '\t';)
         value++;
     stop = scan_to_control(value, guard->end);

@@ -126,9 +126,18 @@ static bool http1_compare_field(void *owner, struct span name, struct span value
            (value.n == 0 || field->value.p == value.p);
 }
 
+/* An element of Connection that http-parser surely reads right: one it looks for, or one that starts like none. */
+static bool http1_option_is_plain(struct span option) {
+    if (!memchr("cku", str_lower(option.p[0]), 3))
+        return true;
+    return str_equal_nocase(option, SPAN("close")) || str_equal_nocase(option, SPAN("keep-alive")) ||
+           str_equal_nocase(option, SPAN("upgrade"));
+}
+
 /*
- * http-parser takes Proxy-Connection for Connection, and loses its way in lists with empty elements or tabs, which
- * are legal: where such a field is present its view of Connection is no witness.
+ * http-parser takes Proxy-Connection for Connection, and loses its way in lists with empty elements, tabs, or
+ * elements like "cl" before a comma, which are all legal: where such a field is present its view of Connection is no
+ * witness.
  */
 static bool http1_connection_is_plain(const struct http_message *message) {
     for (unsigned i = 0; i < message->field_count; i++) {
@@ -137,14 +146,19 @@ static bool http1_connection_is_plain(const struct http_message *message) {
             return false;
         if (field->id != HTTP_FIELD_CONNECTION)
             continue;
-        bool empty = true;
-        for (size_t k = 0; k < field->value.n; k++) {
-            const char c = field->value.p[k];
-            if (c == '\t' || (c == ',' && empty))
+        struct span rest = field->value, option;
+        size_t commas = 0, options = 0;
+        for (const char *p = rest.p; *p != '\r'; p++) { /* also what was trimmed off its end */
+            if (*p == '\t')
                 return false;
-            if (c != ' ')
-                empty = c == ',';
+            commas += *p == ',';
         }
+        for (; str_next_token(&rest, &option); options++) {
+            if (!http1_option_is_plain(option))
+                return false;
+        }
+        if (options != commas + 1)
+            return false;
     }
     return true;
 }

@@ -29,8 +29,9 @@ struct http1_error {
 /*
  * Looks for the end of the head in data[0..n). *scanned carries on where the last call stopped (start with 0).
  * HTTP1_OK: *head_size holds the whole head including its empty line, and *skip (0 or 2) the empty line tolerated
- * before a request (part of head_size). HTTP1_MORE: not there yet. HTTP1_BAD: a limit is passed, or the bytes so far can never
- * become a valid head (control characters, bare LF, no method: so that a slow or wrong peer is answered at once).
+ * before a request (part of head_size). HTTP1_MORE: not there yet. HTTP1_BAD: a limit is passed, or the bytes so far
+ * can never become a valid head (control characters, bare LF, no method: so that a slow or wrong peer is answered
+ * at once).
  */
 enum http1_result http1_find_head(const char *data, size_t n, bool is_response, const struct http1_limits *limits,
                                   size_t *scanned, size_t *head_size, size_t *skip, struct http1_error *error);

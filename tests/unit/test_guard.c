@@ -259,6 +259,9 @@ START_TEST(test_guard_transfer_encoding) { /* A4: exactly "chunked"; 501 for oth
         WIRE_ROW(400, POST("Transfer-Encoding: gzip;q, chunked\r\n")),
         WIRE_ROW(400, POST("Transfer-Encoding: gzip;q=, chunked\r\n")),
         WIRE_ROW(400, POST("Transfer-Encoding: chunked\t\r\n")),
+        WIRE_ROW(400, POST("Transfer-Encoding-X: a\r\nContent-Length: 5\r\n")), /* http-parser refuses the length */
+        WIRE_ROW(400, POST("Transfer-EncodingX: a\r\n")),
+        WIRE_ROW(0, POST("Transfer-Encodin: a\r\nContent-Length: 5\r\n")),
         WIRE_ROW(501, POST("Transfer-Encoding: gzip, chunked\r\n")),
         WIRE_ROW(501, POST("Transfer-Encoding: identity,chunked\r\n")),
         WIRE_ROW(501, POST("Transfer-Encoding: gzip ; q=1; x=y , chunked\r\n")),
@@ -413,6 +416,9 @@ START_TEST(test_guard_keep_alive) { /* RFC 9112 section 9.3, and A8: what Connec
         ROW("Connection: \r\n", true, false),
         ROW("Connection: close\t,x\r\n", false, false),
         ROW("Connection: x\t, close\r\n", false, false),
+        ROW("Connection: \tclose\t\r\n", false, false),
+        ROW("Connection: cl, upgrade\r\n", true, true),
+        ROW("Connection: k,close\r\n", false, false),
         ROW("Proxy-Connection: close\r\n", true, false), /* http-parser takes it for Connection */
         ROW("Proxy-Connection: Upgrade\r\nUpgrade: websocket\r\n", true, false),
 #undef ROW

@@ -94,6 +94,40 @@ START_TEST(test_uri_path_bad) { /* ".." above the root, "..;", NUL, bad escapes,
 }
 END_TEST
 
+START_TEST(test_uri_path_random) { /* whatever goes in: no dot segment, no "//" comes out, and once is enough */
+    static const char *const parts[] = {"/", "/", ".", "..", "%2e", "%2E", "%2f", "%5c", ";", "a", "%", "%252e", "\\",
+                                        "%61"};
+    unsigned seed = 7, accepted = 0;
+    for (unsigned round = 0; round < 200000; round++) {
+        char text[64] = "/";
+        size_t n = 1;
+        seed = seed * 1664525 + 1013904223;
+        for (unsigned i = 0, count = 1 + (seed >> 29); i < count; i++) {
+            seed = seed * 1664525 + 1013904223;
+            const char *part = parts[(seed >> 16) % (sizeof(parts) / sizeof(parts[0]))];
+            memcpy(text + n, part, strlen(part));
+            n += strlen(part);
+        }
+        struct arena arena;
+        const char *reason = NULL;
+        arena_init(&arena, NULL, 4096);
+        const struct span out = uri_normalise_path(&arena, span_make(text, n), round & 1, &reason);
+        if (out.p) {
+            char copy[80];
+            snprintf(copy, sizeof(copy), "%.*s/", SPAN_ARGS(out));
+            ck_assert_msg(copy[0] == '/' && !strstr(copy, "/../") && !strstr(copy, "/./"), "%s -> %s", text, copy);
+            ck_assert(!memmem(out.p, out.n, "//", 2) && !memmem(out.p, out.n, "/..;", 4));
+            ck_assert_ptr_eq(uri_normalise_path(&arena, out, round & 1, &reason).p, out.p);
+            accepted++;
+        } else {
+            ck_assert_ptr_nonnull(reason);
+        }
+        arena_fini(&arena);
+    }
+    ck_assert_uint_gt(accepted, 20000);
+}
+END_TEST
+
 START_TEST(test_uri_path_no_memory) {
     struct arena small;
     const char *reason = NULL;
@@ -267,6 +301,7 @@ int main(void) {
     tcase_add_checked_fixture(tc, uri_setup, uri_teardown);
     tcase_add_test(tc, test_uri_path);
     tcase_add_test(tc, test_uri_path_bad);
+    tcase_add_test(tc, test_uri_path_random);
     tcase_add_test(tc, test_uri_path_no_memory);
     tcase_add_test(tc, test_uri_target);
     tcase_add_test(tc, test_uri_host);

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * fuzz_request: libFuzzer target for request heads (see fuzz_head.h). Built with
+ * clang -fsanitize=fuzzer,address,undefined.
+ */
+#include "fuzz_head.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
+    return fuzz_head(data, n, false);
+}
