@@ -146,6 +146,7 @@ static int action_forward(lua_State *L) {
     struct action_value *action = action_new(L, ACTION_FORWARD, plain ? 1 : ACTION_FORWARD_VALUES);
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, 3, ACTION_FORWARD_POOL);
+    action->plain = plain;
     if (!plain && !action_read_forward(L, action, 3))
         return script_mistake(L, "%s", lua_tostring(L, -1));
     lua_settop(L, 3);

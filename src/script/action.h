@@ -15,6 +15,7 @@
 /* The userdata. Its texts are user values, by the numbers below; a missing one is nil. */
 struct action_value {
     enum action_kind kind;
+    bool plain; /* a forward without options */
     uint16_t status, port;
     uint32_t response_timeout_ms;
 };

@@ -118,6 +118,8 @@ static bool action_read_forward(struct action_reader *reader, const struct actio
     if (pool < 0)
         return false;
     action->forward.pool = (unsigned)pool;
+    if (value->plain)
+        return true;
     action->forward.response_timeout_ms = value->response_timeout_ms;
     return action_copy(reader, ACTION_FORWARD_SERVER, &action->forward.server) &&
         action_copy(reader, ACTION_FORWARD_PATH, &action->forward.path) &&

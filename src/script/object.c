@@ -21,7 +21,7 @@ void script_object_type(lua_State *L, const void *key, const char *name) {
 
 void *script_object_test(lua_State *L, int index, const void *key) {
     void *object = lua_touserdata(L, index);
-    if (!object || lua_islightuserdata(L, index) || !lua_getmetatable(L, index))
+    if (!object || !lua_getmetatable(L, index)) /* light userdata have no metatable here */
         return NULL;
     lua_rawgetp(L, LUA_REGISTRYINDEX, key);
     bool same = lua_rawequal(L, -1, -2);

@@ -39,7 +39,7 @@ struct script_request {
 struct script_record {
     void *state;                    /* ops.c: the Lua state it lives in */
     struct script_request *request; /* the userdata's memory; NULL until first needed */
-    int reference;                  /* of it in the registry */
+    int reference;                  /* its place in the registry; LUA_NOREF: none yet */
 };
 
 /* request.c */

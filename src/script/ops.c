@@ -21,11 +21,14 @@
 
 #define OPS_LOGGED_A_SECOND 10
 #define OPS_REBUILD_PACE_MS 1000
+#define OPS_FREE_MAX 64
 #define OPS_TEXT_MAX 4096 /* bytes of one error in the log */
 
 struct ops_state {
     struct script *script;
     unsigned records; /* requests that have a `req` in it */
+    unsigned free_count;
+    int free[OPS_FREE_MAX]; /* registry references whose request is over, to be used again without luaL_ref()'s list */
 };
 
 /* What open() gives: one worker's. */
@@ -186,10 +189,13 @@ static struct ops_state *ops_state_of(struct ops *ops, struct subject *subject) 
     if (!record)
         return NULL;
     *record = (struct script_record){.state = ops->state, .reference = LUA_NOREF};
-    ops->state->records++;
+    struct ops_state *state = ops->state;
+    if (state->free_count > 0)
+        record->reference = state->free[--state->free_count];
+    state->records++;
     ops->records++;
     subject->script = record;
-    return record->state;
+    return state;
 }
 
 /* --- errors --- */
@@ -335,6 +341,22 @@ static void ops_tunnel(void *handle, unsigned function, const struct script_tunn
     (void)ops_run(ops, &call, ops->state);
 }
 
+/* Makes the request's `req` dead and collectable. Sets slots that exist: nothing here allocates or raises. */
+static void ops_forget(struct ops_state *state, struct script_record *record) {
+    lua_State *L = state->script->L;
+    if (record->request) {
+        record->request->subject = NULL;
+        lua_pushboolean(L, false);
+        lua_rawseti(L, LUA_REGISTRYINDEX, record->reference);
+    }
+    if (record->reference == LUA_NOREF)
+        return;
+    if (state->free_count < OPS_FREE_MAX)
+        state->free[state->free_count++] = record->reference;
+    else
+        luaL_unref(L, LUA_REGISTRYINDEX, record->reference);
+}
+
 static void ops_release(void *handle, struct subject *subject) {
     struct ops *ops = handle;
     struct script_record *record = subject->script;
@@ -342,10 +364,7 @@ static void ops_release(void *handle, struct subject *subject) {
         return;
     struct ops_state *state = record->state;
     assert(state->records > 0 && ops->records > 0);
-    if (record->request) {
-        record->request->subject = NULL;
-        luaL_unref(state->script->L, LUA_REGISTRYINDEX, record->reference);
-    }
+    ops_forget(state, record);
     subject->script = NULL;
     state->records--;
     ops->records--;

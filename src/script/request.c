@@ -62,7 +62,10 @@ void script_push_request(lua_State *L, struct subject *subject) {
     request->subject = subject;
     script_object_bless(L, &request_type);
     lua_pushvalue(L, -1);
-    record->reference = luaL_ref(L, LUA_REGISTRYINDEX);
+    if (record->reference == LUA_NOREF)
+        record->reference = luaL_ref(L, LUA_REGISTRYINDEX);
+    else
+        lua_rawseti(L, LUA_REGISTRYINDEX, record->reference);
     record->request = request;
 }
 
@@ -218,7 +221,7 @@ static int request_set_path(lua_State *L) {
     for (size_t i = 0; i < path.n; i++) {
         unsigned char c = (unsigned char)path.p[i];
         if (c <= ' ' || c >= 0x7f || c == '#')
-            return luaL_error(L, "set_path: byte 0x%s%x must be written as %%XX", c < 16 ? "0" : "", (unsigned)c);
+            return luaL_error(L, "set_path: byte %d of the path must be written as %%XX", (int)i + 1);
         if (c == '?')
             return luaL_error(L, "set_path: '?' would begin a query; use set_query, or write %%3F");
     }
