@@ -13,8 +13,9 @@ struct control_options {
 };
 
 /*
- * Serves generation (takes the reference over) on the calling thread until SIGTERM or SIGINT. The log must be started afterwards
- * only: control starts and stops it, since privileges are dropped before any thread exists. False with a sentence in error[GENERATION_ERROR_MAX] when it could not start.
+ * Serves generation (takes the reference over) on the calling thread until SIGTERM or SIGINT. The log must be started
+ * afterwards only: control starts and stops it, since privileges are dropped before any thread exists. False with a
+ * sentence in error[GENERATION_ERROR_MAX] when it could not start.
  */
 bool control_serve(struct generation *generation, const struct control_options *options, char *error);
 
