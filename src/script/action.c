@@ -14,6 +14,7 @@
 #include "wire/http.h"
 
 static const char action_type;
+static const char action_cache_key; /* plain forwards by pool name, in the registry */
 
 /* Pushes a message for script_mistake(); always false. */
 static bool action_fail(lua_State *L, const char *format, ...) {
@@ -130,10 +131,47 @@ static bool action_read_forward(lua_State *L, struct action_value *action, int s
     return true;
 }
 
+/*
+ * forward "name" without options, after the load: the value made last time, since actions never change. Only known
+ * pools are kept, or made-up names would fill the table.
+ */
+static bool action_push_cached(lua_State *L) {
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &action_cache_key) != LUA_TTABLE) {
+        lua_pop(L, 1);
+        return false;
+    }
+    lua_pushvalue(L, 1);
+    if (lua_rawget(L, -2) == LUA_TUSERDATA) {
+        script_of(L)->built++;
+        return true;
+    }
+    lua_pop(L, 2);
+    return false;
+}
+
+/* Keeps the action on top under the name at index 1. */
+static void action_cache(lua_State *L) {
+    const struct script *script = script_of(L);
+    if (script->loading || !script->config || !config_find_pool(script->config, lua_tostring(L, 1)))
+        return;
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &action_cache_key) != LUA_TTABLE) {
+        lua_pop(L, 1);
+        lua_newtable(L);
+        lua_pushvalue(L, -1);
+        lua_rawsetp(L, LUA_REGISTRYINDEX, &action_cache_key);
+    }
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, -3);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+}
+
 static int action_forward(lua_State *L) {
+    bool plain = lua_isnoneornil(L, 2);
+    if (plain && lua_type(L, 1) == LUA_TSTRING && action_push_cached(L))
+        return 1;
     if (script_is_mistake(L, 1))
         return lua_settop(L, 1), 1;
-    bool plain = lua_isnoneornil(L, 2);
     if (lua_type(L, 1) == LUA_TTABLE)
         return script_mistake(L, "forward: a list of pools is not in this version; name one pool");
     if (lua_type(L, 1) != LUA_TSTRING)
@@ -150,6 +188,8 @@ static int action_forward(lua_State *L) {
     if (!plain && !action_read_forward(L, action, 3))
         return script_mistake(L, "%s", lua_tostring(L, -1));
     lua_settop(L, 3);
+    if (plain)
+        action_cache(L);
     return 1;
 }
 
