@@ -97,7 +97,7 @@ static void client_h1_begin(struct client *client, size_t skip) {
 static bool client_h1_read_more(struct client *client) {
     struct buf *in = &client->in;
     size_t n;
-    if (buf_room(in) == 0 && !buf_reserve(in, in->len > 0 ? in->len : CLIENT_H1_FIRST_READ)) {
+    if (buf_room(in) == 0 && !buf_reserve(in, in->len > 0 ? 1 : CLIENT_H1_FIRST_READ)) { /* it grows by doubling */
         client_close(client, CAUSE_LOCAL);
         return false;
     }
