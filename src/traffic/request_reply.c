@@ -98,10 +98,15 @@ void request_reply_status(struct request *request, unsigned status) {
     request_send_answer(request, true);
 }
 
+/* *action becomes NULL where the hook returned nothing: the next one is asked. */
 static enum script_status request_hook(struct request *request, unsigned function, struct script_response *response,
                                        const struct action **action) {
     struct generation_local *local = request->local;
-    return local->generation->ops->response(local->script, function, &request->subject, response, action);
+    enum script_status status =
+        local->generation->ops->response(local->script, function, &request->subject, response, action);
+    if (*action && (*action)->kind == ACTION_NONE)
+        *action = NULL;
+    return status;
 }
 
 /* The hooks of the routes that ran, then the global ones; the first that replies ends it. */
@@ -141,7 +146,7 @@ bool request_run_response_hooks(struct request *request, struct http_message *he
     if (!routed)
         return true;
     enum script_status status = request_call_hooks(request, &response, &action);
-    if (status == SCRIPT_OK && (!action || action->kind == ACTION_NONE))
+    if (status == SCRIPT_OK && !action)
         return true;
     bool ok = false;
     if (status == SCRIPT_OK && action->kind == ACTION_REPLY) {
