@@ -12,14 +12,9 @@ import raw
 COUNT = 2000
 
 
-def instrumented():
-    with open(gateway_module.binary(), "rb") as file:
-        return b"__asan_init" in file.read() or b"__tsan_init" in file.read()
-
-
 @pytest.fixture(scope="module", autouse=True)
 def many_files():
-    if instrumented():
+    if gateway_module.instrumented():
         pytest.skip("a sanitizer's own memory stands beside every allocation")
     old = resource.getrlimit(resource.RLIMIT_NOFILE)
     if old[1] < COUNT + 100:
