@@ -22,8 +22,11 @@ struct action {
     enum action_kind kind;
     union {
         struct {
-            unsigned pool;  /* index into config->pools */
+            unsigned pool;  /* index into config->pools: the preferred one */
+            const unsigned *others; /* in order, each used when none before it has a live server */
+            unsigned other_count;
             struct span server; /* name or address of one server of the pool; .p NULL: the balancer picks */
+            struct span key;    /* what balance = "hash" hashes; .p NULL: the client's address */
             struct span path;   /* replaces the forwarded path; a trailing "*" takes the matched rest; .p NULL: none */
             struct span host;   /* Host to send; .p NULL: the pool's choice */
             uint32_t response_timeout_ms; /* 0: the pool's */

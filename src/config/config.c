@@ -69,11 +69,15 @@ void config_listener_defaults(struct config_listener *listener) {
 void config_pool_defaults(struct config_pool *pool) {
     *pool = (struct config_pool){
         .balance = CONFIG_BALANCE_ROUNDROBIN,
+        .hash_bound = 200,
+        .slow_start_ms = 30 * CONFIG_SECOND_MS,
         .connect_timeout_ms = 5 * CONFIG_SECOND_MS,
         .response_timeout_ms = 60 * CONFIG_SECOND_MS,
         .upgrade_timeout_ms = 10 * CONFIG_SECOND_MS,
         .tunnel_idle_timeout_ms = CONFIG_HOUR_MS,
         .half_close_timeout_ms = 30 * CONFIG_SECOND_MS,
+        .queue = 100,
+        .queue_timeout_ms = 5000,
         .retries = 2,
         .tls_verify = true,
         .host = CONFIG_HOST_CLIENT,

@@ -105,10 +105,27 @@ struct config_server {
     uint16_t port;
     struct addr addr; /* .len 0: a name, to be resolved */
     unsigned weight;  /* 0..1000; 0 gets no new work */
+    unsigned max_connections; /* requests and tunnels at once, all workers; 0: none */
     bool backup;
 };
 
-enum config_balance { CONFIG_BALANCE_ROUNDROBIN, CONFIG_BALANCE_LEASTCONN };
+enum config_balance {
+    CONFIG_BALANCE_ROUNDROBIN,
+    CONFIG_BALANCE_LEASTCONN,
+    CONFIG_BALANCE_RANDOM,
+    CONFIG_BALANCE_HASH,
+    CONFIG_BALANCE_FIRST
+};
+enum config_same_site { CONFIG_SAME_SITE_LAX, CONFIG_SAME_SITE_STRICT, CONFIG_SAME_SITE_NONE };
+
+/* A client stays with its server by a cookie. */
+struct config_affinity {
+    char *cookie; /* its name; NULL: no affinity */
+    char *key;    /* secret of the cookie's value; NULL: made from the machine's id */
+    enum config_same_site same_site;
+    uint32_t ttl_ms; /* 0: as long as the browser's session */
+};
+
 enum config_host { CONFIG_HOST_CLIENT, CONFIG_HOST_SERVER, CONFIG_HOST_FIXED };
 
 struct config_pool {
@@ -117,9 +134,14 @@ struct config_pool {
     struct config_server *servers;
     unsigned server_count;
     enum config_balance balance;
+    unsigned hash_bound;    /* percent of its share that a server may have before hash goes on to another; 0: no bound */
+    uint32_t slow_start_ms; /* how long the weight of a server that came back grows */
+    struct config_affinity affinity;
     struct config_probe probe;
     uint32_t connect_timeout_ms, response_timeout_ms, upgrade_timeout_ms;
     uint32_t tunnel_idle_timeout_ms, tunnel_max_age_ms, half_close_timeout_ms;
+    unsigned queue; /* requests that may wait for a full server, all workers; 0: none */
+    uint32_t queue_timeout_ms;
     unsigned retries;
     bool tls, tls_verify;
     char *tls_sni, *tls_ca;

@@ -199,6 +199,8 @@ static void control_finish(struct control *control) {
     prober_free(&control->prober);
     for (unsigned i = 0; i < control->started; i++)
         worker_join(&control->workers[i]);
+    for (unsigned i = 0; i < control->started; i++)
+        worker_free(&control->workers[i]);
     timer_stop(control->loop, &control->tickets);
     upstream_fini(&control->upstream);
     script_monitor_stop();

@@ -76,7 +76,8 @@ const struct option option_server[] = {
     {.key = "name", .type = OPTION_TEXT, FIELD(name), .fallback = "its address", .help = "what logs and commands call it"},
     {.key = "weight", .type = OPTION_COUNT, FIELD(weight), .max = 1000, .fallback = "1", .help = "share of new work; 0: none"},
     {.key = "backup", .type = OPTION_BOOL, FIELD(backup), .fallback = "false", .help = "only while no other server is up"},
-    {.key = "max_connections", .type = OPTION_LATER},
+    {.key = "max_connections", .type = OPTION_COUNT, FIELD(max_connections), .min = 1, .max = 10000000, .none = true, .fallback = "none",
+     .help = "requests and tunnels at once, over all workers; more wait in the pool's queue"},
     {.key = NULL},
 };
 #undef FIELD
@@ -221,8 +222,9 @@ const struct option option_pool[] = {
     {.key = "resolve", .type = OPTION_DURATION, FIELD(resolve_ms), .min = 100, .fallback = "\"30s\"", .help = "pace of tries for a name that did not resolve"},
     {.key = "source", .type = OPTION_READ, .read = declare_read_source, FIELD(source), .fallback = "any", .help = "address to connect from"},
     {.key = "affinity", .type = OPTION_LATER},
-    {.key = "queue", .type = OPTION_LATER},
-    {.key = "queue_timeout", .type = OPTION_LATER},
+    {.key = "queue", .type = OPTION_COUNT, FIELD(queue), .max = 1000000, .none = true, .fallback = "100",
+     .help = "requests that may wait while all live servers are at max_connections"},
+    {.key = "queue_timeout", .type = OPTION_DURATION, FIELD(queue_timeout_ms), .fallback = "\"5s\"", .help = "how long one waits in the queue"},
     {.key = "on_down", .type = OPTION_READ, .read = declare_read_on_down, .fallback = "\"keep\"", .help = "tunnels of a server that fails stay"},
     {.key = "drain_timeout", .type = OPTION_LATER},
     {.key = "proxy_protocol", .type = OPTION_LATER},

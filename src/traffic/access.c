@@ -86,6 +86,8 @@ static void access_decision(struct buf *line, const struct request *request) {
         access_text(line, "pool", span_of(request->pool->config->name));
     if (request->last_server)
         access_text(line, "server", span_of(request->last_server->name));
+    if (request_affinity(request))
+        access_text(line, "affinity", span_of(request_affinity(request)));
     if (request->attempts > 1)
         access_number(line, "retries", request->attempts - 1);
     for (unsigned i = 0; i < request->subject.log_count; i++) {

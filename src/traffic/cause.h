@@ -13,6 +13,8 @@
     X(SCRIPT, "script error", "gateway") \
     X(NO_ROUTE, "no route", "gateway") \
     X(NO_SERVER, "no live server", "gateway") \
+    X(QUEUE_FULL, "queue full", "gateway") \
+    X(QUEUE_TIMEOUT, "queue timeout", "gateway") \
     X(LOCAL, "out of descriptors, ports or memory", "gateway") \
     X(DRAIN, "shutdown", "gateway") \
     X(IDLE, "idle timeout", "gateway") \

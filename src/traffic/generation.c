@@ -97,7 +97,8 @@ void generation_unref(struct generation **slot) {
     mem_free(generation);
 }
 
-struct generation_local *generation_local_new(struct generation *generation, unsigned worker, unsigned workers, char *error) {
+struct generation_local *generation_local_new(struct generation *generation, unsigned worker, unsigned workers,
+                                              struct loop *loop, char *error) {
     void *script = generation->ops->open(generation->load, worker, error, GENERATION_ERROR_MAX);
     if (!script)
         return NULL;
@@ -106,8 +107,11 @@ struct generation_local *generation_local_new(struct generation *generation, uns
     local->generation = generation_ref(generation);
     local->script = script;
     local->balances = mem_alloc_array(generation->config->pool_count + 1, sizeof(struct balance *));
-    for (unsigned i = 0; i < generation->config->pool_count; i++)
+    local->worker = worker;
+    for (unsigned i = 0; i < generation->config->pool_count; i++) {
         local->balances[i] = balance_new(generation->pools[i], worker, workers);
+        queue_open(generation->pools[i]->queue, worker, loop);
+    }
     return local;
 }
 
@@ -122,8 +126,10 @@ void generation_local_unref(struct generation_local **slot) {
     if (!local || --local->refs > 0)
         return;
     local->generation->ops->close(local->script);
-    for (unsigned i = 0; i < local->generation->config->pool_count; i++)
+    for (unsigned i = 0; i < local->generation->config->pool_count; i++) {
         balance_free(&local->balances[i]);
+        queue_close(local->generation->pools[i]->queue, local->worker);
+    }
     mem_free(local->balances);
     generation_unref(&local->generation);
     mem_free(local);

@@ -30,6 +30,7 @@ struct generation_local {
     struct generation *generation;
     void *script;
     struct balance **balances;    /* by index of config->pools */
+    unsigned worker;
     unsigned refs;                /* this worker's only */
 };
 
@@ -42,7 +43,8 @@ struct generation *generation_ref(struct generation *generation);
 void generation_unref(struct generation **generation);
 
 /* A worker's part, with one reference; on the worker's thread. NULL with a sentence in error[GENERATION_ERROR_MAX]. */
-struct generation_local *generation_local_new(struct generation *generation, unsigned worker, unsigned workers, char *error);
+struct generation_local *generation_local_new(struct generation *generation, unsigned worker, unsigned workers,
+                                              struct loop *loop, char *error);
 struct generation_local *generation_local_ref(struct generation_local *local);
 void generation_local_unref(struct generation_local **local);
 

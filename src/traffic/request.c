@@ -17,10 +17,6 @@
 #define REQUEST_HEAD_MAX (512 * 1024)  /* bytes of a regenerated head and the first body bytes */
 #define REQUEST_FRESH_MS 1000          /* a connection idle for longer is not used for what cannot be sent twice */
 
-enum step_result { STEP_NEXT, STEP_WAIT, STEP_DONE };
-
-static void request_on_timer(struct timer *timer) { request_run(container_of(timer, struct request, timer)); }
-
 struct request *request_new(struct worker *worker, struct generation_local *local, const struct responder_ops *ops, void *responder) {
     struct request *request = slab_get(&worker->requests);
     request->worker = worker;
@@ -33,8 +29,7 @@ struct request *request_new(struct worker *worker, struct generation_local *loca
     subject_init(&request->subject, &worker->upstream.chunks);
     buf_init(&request->send, REQUEST_HEAD_MAX);
     buf_init(&request->replay, REQUEST_REPLAY_MAX);
-    list_init(&request->waiting);
-    timer_init(&request->timer, request_on_timer);
+    request_init_pick(request);
     metric_add(METRIC_requests_started, 1);
     return request;
 }
@@ -54,8 +49,7 @@ void request_leave_server(struct request *request) {
 void request_free(struct request *request) {
     request->step = REQUEST_DONE;
     request_leave_server(request);
-    list_remove(&request->waiting);
-    timer_stop(request->worker->loop, &request->timer);
+    request_stop_waiting(request);
     if (request->subject.script)
         request->local->generation->ops->release(request->local->script, &request->subject);
     subject_fini(&request->subject);
@@ -136,38 +130,6 @@ static enum step_result request_step_reply(struct request *request) {
                      : decide->route == ROUTES_END ? CAUSE_NO_ROUTE
                                                    : CAUSE_REPLY;
     request_reply_action(request, decide->action);
-    return STEP_DONE;
-}
-
-/* --- PICK --- */
-
-static struct server *request_pick(struct request *request) {
-    struct span name = request->decide.action->forward.server;
-    if (!name.p)
-        return balance_pick(request->local->balances[request->pool_index],
-                            request->tried.count > 0 ? &request->tried : NULL);
-    struct server *server = pool_find_server(request->pool, name);
-    return server && server_state(server) == SERVER_UP ? server : NULL;
-}
-
-static enum step_result request_step_pick(struct request *request) {
-    struct server *server = request_pick(request);
-    if (server) {
-        server_enter(server);
-        request->server = server;
-        request->last_server = server;
-        request->step = REQUEST_SEND;
-        return STEP_NEXT;
-    }
-    uint64_t now = loop_now_ms(request->worker->loop);
-    if (request->wait_until_ms == 0)
-        request->wait_until_ms = now + request->pool->config->probe.timeout_ms;
-    if (pool_is_pending(request->pool) && now < request->wait_until_ms) {
-        list_append(&request->worker->waiting, &request->waiting);
-        timer_set(request->worker->loop, &request->timer, request->wait_until_ms - now);
-        return STEP_WAIT;
-    }
-    request_refuse(request, 503, CAUSE_NO_SERVER);
     return STEP_DONE;
 }
 

@@ -50,7 +50,8 @@ struct request {
     const char *detail;               /* a short phrase for the log; static or in the subject's arena; may be NULL */
     uint64_t wait_until_ms;           /* for the first probe answer; 0: not waiting yet */
     struct list waiting;              /* on worker->waiting */
-    struct timer timer;               /* the wait for a first probe answer */
+    struct queue_waiter waiter;       /* in the pool's queue, for a slot */
+    struct timer timer;               /* the wait for a first probe answer, or for a slot */
     struct deferred deferred;
 };
 
@@ -74,6 +75,8 @@ void request_drained(struct request *request);
 /* Tries to go on after a wait (script, probe answer). */
 void request_run(struct request *request);
 const char *request_step_name(enum request_step step);
+/* What became of the affinity cookie, for the log: "kept", "new" or "moved"; NULL without affinity. */
+const char *request_affinity(const struct request *request);
 /* True once the response's head was handed to the responder. */
 bool request_answered(const struct request *request);
 

@@ -27,6 +27,10 @@ static void request_on_head(void *owner, struct http_message *response) {
     request->status = response->status;
     buf_release(&request->replay);
     request->replay_ok = false;
+    if (!request_add_affinity(request, response)) {
+        request_cut(request, CAUSE_LOCAL);
+        return;
+    }
     if (!request_run_response_hooks(request, response, false))
         return;
     request->head_sent = true;

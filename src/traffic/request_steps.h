@@ -5,6 +5,20 @@
 
 #include "traffic/request.h"
 
+enum step_result { STEP_NEXT, STEP_WAIT, STEP_DONE };
+
+/* request_pick.c: a server for the request, at once or after a wait (first probe answer, slot of a full server). */
+void request_init_pick(struct request *request);
+enum step_result request_step_pick(struct request *request);
+void request_stop_waiting(struct request *request);
+
+/* request_choose.c: of the action's pools the one to use now: sets pool and pool_index. */
+void request_choose_pool(struct request *request);
+/* The server of the affinity cookie, else the balancer's; not entered. NULL when none has room. */
+struct server *request_choose_server(struct request *request);
+/* Adds the affinity cookie to an answer of the server when the client has none or another one's. False: out of memory. */
+bool request_add_affinity(struct request *request, struct http_message *head);
+
 /* request_exchange.c: the events of the exchange with the server. */
 extern const struct exchange_ops request_exchange_ops;
 

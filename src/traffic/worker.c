@@ -11,6 +11,7 @@
  */
 #include "traffic/worker.h"
 
+#include <assert.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
@@ -118,6 +119,20 @@ static void worker_on_stop(struct message *message) {
     loop_stop(worker->loop);
 }
 
+/* A server came up, or the last live one went down: those that wait for a slot look again, in their order, as far as it helps. */
+static void worker_wake_queues(struct worker *worker) {
+    const struct generation *generation = worker->current->generation;
+    for (unsigned i = 0; i < generation->config->pool_count; i++) {
+        struct queue *queue = generation->pools[i]->queue;
+        struct queue_waiter *first = queue_first(queue, worker->index), *before = NULL;
+        while (first && first != before) {
+            before = first;
+            request_run(container_of(first, struct request, waiter));
+            first = queue_first(queue, worker->index);
+        }
+    }
+}
+
 static void worker_on_server(struct message *message) {
     struct worker_letter *letter = container_of(message, struct worker_letter, message);
     struct worker *worker = letter->worker;
@@ -125,6 +140,8 @@ static void worker_on_server(struct message *message) {
         idle_drop_server(worker->upstream.idle, letter->server);
     server_unref(&letter->server);
     mem_free(letter);
+    if (!worker->closed)
+        worker_wake_queues(worker);
     /* Those that must go on waiting put themselves back: walk what stands there now. */
     struct list now;
     list_init(&now);
@@ -211,7 +228,8 @@ static void *worker_main(void *argument) {
     log_attach("worker");
     metrics_attach();
     worker_open(worker);
-    worker->current = generation_local_new(worker->initial, worker->index, worker->shared->worker_count, worker->error);
+    worker->current = generation_local_new(worker->initial, worker->index, worker->shared->worker_count, worker->loop,
+                                           worker->error);
     generation_unref(&worker->initial);
     worker->failed = worker->current == NULL;
     if (!worker->failed) {
@@ -257,6 +275,9 @@ void worker_join(struct worker *worker) {
         return;
     pthread_join(worker->thread, NULL);
     worker->started = false;
-    /* Letters may have come in after its end: only now can nobody post any more. */
+}
+
+void worker_free(struct worker *worker) {
+    assert(!worker->started);
     loop_free(&worker->loop);
 }

@@ -47,8 +47,10 @@ struct worker {
 
 /* Starts the thread and waits until its script state stands; false with a sentence in error[GENERATION_ERROR_MAX]. */
 bool worker_start(struct worker *worker, unsigned index, struct worker_shared *shared, struct generation *generation, char *error);
-/* Waits for the thread's end and frees everything. */
+/* Waits for the thread's end. */
 void worker_join(struct worker *worker);
+/* Frees what is left, letters included. After every thread that may write to it (control, all workers) has ended or been told. */
+void worker_free(struct worker *worker);
 
 /* --- any thread --- */
 /* Stop accepting, finish what is in flight, cut the rest at the generation's drain_timeout, then end. */

@@ -8,18 +8,29 @@
 
 #include <assert.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
+#include "base/str.h"
+
+static struct server *(*const balance_picks[])(struct balance *, const struct pool_tried *, bool) = {
+    [CONFIG_BALANCE_ROUNDROBIN] = balance_pick_roundrobin, [CONFIG_BALANCE_LEASTCONN] = balance_pick_leastconn,
+    [CONFIG_BALANCE_RANDOM] = balance_pick_random,         [CONFIG_BALANCE_HASH] = balance_pick_hash,
+    [CONFIG_BALANCE_FIRST] = balance_pick_first,
+};
 
 struct balance *balance_new(const struct pool *pool, unsigned worker, unsigned workers) {
     assert(pool && workers != 0 && worker < workers);
     (void)workers;
+    unsigned count = pool->server_count ? pool->server_count : 1;
     struct balance *balance = mem_alloc(sizeof *balance);
     balance->pool = pool;
     balance->next = worker;
-    balance->current = mem_alloc_array(pool->server_count ? pool->server_count : 1, sizeof *balance->current);
-    balance->pick = balance_pick_roundrobin;
-    if (pool->config->balance == CONFIG_BALANCE_LEASTCONN)
-        balance->pick = balance_pick_leastconn;
+    balance->current = mem_alloc_array(count, sizeof *balance->current);
+    balance->seeds = mem_alloc_array(count, sizeof *balance->seeds);
+    for (unsigned i = 0; i < pool->server_count; i++)
+        balance->seeds[i] = balance_mix(str_hash(span_of(pool->servers[i]->name)));
+    balance->random = balance_mix(clock_us() + worker) | 1;
+    balance->pick = balance_picks[pool->config->balance];
     balance_advance_roundrobin(balance, worker);
     return balance;
 }
@@ -30,12 +41,13 @@ void balance_free(struct balance **balance) {
     if (!b)
         return;
     mem_free(b->current);
+    mem_free(b->seeds);
     mem_free(b);
 }
 
 bool balance_may_pick(const struct balance *balance, unsigned i, const struct pool_tried *tried, bool backup) {
     struct server *server = balance->pool->servers[i];
-    if (server->backup != backup || !server_is_live(server))
+    if (server->backup != backup || !server_is_live(server) || !server_has_room(server))
         return false;
     for (unsigned k = 0; tried && k < tried->count; k++) {
         if (tried->list[k] == server)
@@ -44,9 +56,33 @@ bool balance_may_pick(const struct balance *balance, unsigned i, const struct po
     return true;
 }
 
-struct server *balance_pick(struct balance *balance, const struct pool_tried *tried) {
+uint64_t balance_weight(const struct balance *balance, unsigned i) {
+    struct server *server = balance->pool->servers[i];
+    return (uint64_t)server->weight * server_ramp(server, balance->pool->config->slow_start_ms);
+}
+
+bool balance_takes_turn(struct balance *balance, unsigned i) {
+    unsigned ramp = server_ramp(balance->pool->servers[i], balance->pool->config->slow_start_ms);
+    return ramp == SERVER_RAMP_FULL || balance_random(balance) % SERVER_RAMP_FULL < ramp;
+}
+
+uint64_t balance_random(struct balance *balance) {
+    balance->random ^= balance->random << 13;
+    balance->random ^= balance->random >> 7;
+    balance->random ^= balance->random << 17;
+    return balance_mix(balance->random);
+}
+
+uint64_t balance_mix(uint64_t value) {
+    value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9ull;
+    value = (value ^ (value >> 27)) * 0x94d049bb133111ebull;
+    return value ^ (value >> 31);
+}
+
+struct server *balance_pick(struct balance *balance, const struct pool_tried *tried, uint64_t key) {
     if (tried && tried->count == 0)
         tried = NULL;
+    balance->key = balance_mix(key);
     struct server *server = balance->pick(balance, tried, false);
     if (!server)
         server = balance->pick(balance, tried, true);

@@ -13,8 +13,9 @@ struct server *balance_pick_roundrobin(struct balance *balance, const struct poo
     for (unsigned i = 0; i < pool->server_count; i++) {
         if (!balance_may_pick(balance, i, tried, backup))
             continue;
-        balance->current[i] += pool->servers[i]->weight;
-        total += pool->servers[i]->weight;
+        int64_t weight = (int64_t)balance_weight(balance, i);
+        balance->current[i] += weight;
+        total += weight;
         if (best == pool->server_count || balance->current[i] > balance->current[best])
             best = i;
     }
@@ -32,8 +33,9 @@ void balance_advance_roundrobin(struct balance *balance, unsigned steps) {
         for (unsigned i = 0; i < pool->server_count; i++) {
             if (pool->servers[i]->backup)
                 continue;
-            balance->current[i] += pool->servers[i]->weight;
-            total += pool->servers[i]->weight;
+            int64_t weight = (int64_t)pool->servers[i]->weight * SERVER_RAMP_FULL;
+            balance->current[i] += weight;
+            total += weight;
             if (best == pool->server_count || balance->current[i] > balance->current[best])
                 best = i;
         }

@@ -44,7 +44,8 @@ static struct server *pool_take_over(const struct config_server *config, const s
         if (!span_equal(span_of(old->address), span_of(address)))
             continue;
         bool same = span_equal(span_of(old->name), span_of(config->name ? config->name : address)) &&
-                    old->weight == config->weight && old->backup == config->backup;
+                    old->weight == config->weight && old->backup == config->backup &&
+                    old->max_connections == config->max_connections;
         if (same)
             return server_ref(old);
         if (config->addr.len != 0)
@@ -62,6 +63,8 @@ static struct server *pool_make_server(const struct pool *pool, const struct con
         server = server_new(pool->config->name, config);
     else
         state = server_state(server);
+    if (!server->queue)
+        server->queue = queue_ref(pool->queue);
     if (server_state(server) == SERVER_UNRESOLVED) {
         struct addr addr;
         const char *error = resolve_now(server->host, server->port, &addr);
@@ -103,9 +106,14 @@ struct pool *pool_new(const struct config_pool *config, const struct pool *previ
     }
     if (previous && !span_equal(span_of(previous->config->name), span_of(config->name)))
         previous = NULL;
+    pool->queue = previous ? queue_ref(previous->queue) : queue_new();
     pool->servers = mem_alloc_array(config->server_count ? config->server_count : 1, sizeof *pool->servers);
     for (unsigned i = 0; i < config->server_count; i++)
         pool->servers[pool->server_count++] = pool_make_server(pool, &config->servers[i], previous);
+    if (config->affinity.cookie)
+        pool->affinity = mem_alloc_array(pool->server_count + 1u, sizeof *pool->affinity);
+    for (unsigned i = 0; pool->affinity && i < pool->server_count; i++)
+        affinity_value(&config->affinity, pool->servers[i]->name, pool->affinity[i]);
     return pool;
 }
 
@@ -116,7 +124,9 @@ void pool_free(struct pool **pool) {
         return;
     for (unsigned i = 0; i < p->server_count; i++)
         server_unref(&p->servers[i]);
+    queue_unref(&p->queue);
     mem_free(p->servers);
+    mem_free(p->affinity);
     tls_client_free(&p->tls);
     tls_client_free(&p->probe_tls);
     mem_free(p);
@@ -134,12 +144,32 @@ bool pool_is_pending(const struct pool *pool) {
     return false;
 }
 
+bool pool_is_full(const struct pool *pool) {
+    bool live = false;
+    for (unsigned i = 0; i < pool->server_count; i++) {
+        if (!server_is_live(pool->servers[i]))
+            continue;
+        if (server_has_room(pool->servers[i]))
+            return false;
+        live = true;
+    }
+    return live;
+}
+
 bool pool_has_live(const struct pool *pool) {
     for (unsigned i = 0; i < pool->server_count; i++) {
         if (server_is_live(pool->servers[i]))
             return true;
     }
     return false;
+}
+
+unsigned pool_find_affinity(const struct pool *pool, struct span value) {
+    for (unsigned i = 0; pool->affinity && i < pool->server_count; i++) {
+        if (span_equal(span_of(pool->affinity[i]), value))
+            return i;
+    }
+    return pool->server_count;
 }
 
 struct server *pool_find_server(const struct pool *pool, struct span name) {

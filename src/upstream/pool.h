@@ -8,14 +8,17 @@
 
 #include "config/config.h"
 #include "io/tls.h"
+#include "upstream/affinity.h"
 #include "upstream/server.h"
 
 struct pool {
     const struct config_pool *config; /* borrowed from the generation's config */
     struct server **servers;
     unsigned server_count;
+    struct queue *queue;      /* of those that wait for a slot; shared with the servers */
     struct tls_client *tls;   /* NULL: plain */
     struct tls_client *probe_tls; /* for probes by TLS of a plain pool; else NULL */
+    char (*affinity)[AFFINITY_VALUE_SIZE]; /* the cookie's value for each server; NULL: no affinity */
     uint64_t digest; /* of all that makes a connection what it is (TLS, SNI, CA, verification, source): for kept ones */
 };
 
@@ -31,7 +34,11 @@ const char *pool_tls_name(const struct pool *pool, const struct server *server);
 enum server_state pool_first_state(const struct pool *pool);
 /* True when some server (backups too) may still turn out to be up: the first probe has not answered. */
 bool pool_is_pending(const struct pool *pool);
+/* Some server is live, but none of these has room: requests wait in the queue. */
+bool pool_is_full(const struct pool *pool);
 bool pool_has_live(const struct pool *pool);
+/* The index of the server that a cookie's value stands for; server_count: none, or the pool has no affinity. */
+unsigned pool_find_affinity(const struct pool *pool, struct span value);
 /* By name, or address as written; NULL. */
 struct server *pool_find_server(const struct pool *pool, struct span name);
 
@@ -50,8 +57,9 @@ struct balance *balance_new(const struct pool *pool, unsigned worker, unsigned w
 void balance_free(struct balance **balance);
 /*
  * The next server that is up, backups only when no other is; NULL when none is live. Servers in tried are avoided
- * while another is live: then backups come before what was tried. tried may be NULL. O(servers).
+ * while another is live: then backups come before what was tried. tried may be NULL. key: what balance = "hash" keeps
+ * together, a hash of any quality. O(servers).
  */
-struct server *balance_pick(struct balance *balance, const struct pool_tried *tried);
+struct server *balance_pick(struct balance *balance, const struct pool_tried *tried, uint64_t key);
 
 #endif

@@ -10,6 +10,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/str.h"
 
@@ -36,8 +37,10 @@ struct server *server_new(const char *pool_name, const struct config_server *con
     server->port = config->port;
     server->weight = config->weight;
     server->backup = config->backup;
+    server->max_connections = config->max_connections;
     server->addr = config->addr;
     atomic_init(&server->state, config->addr.len ? SERVER_UNKNOWN : SERVER_UNRESOLVED);
+    atomic_init(&server->returned_ms, 0);
     atomic_init(&server->active, 0);
     atomic_init(&server->connect_failures, 0);
     atomic_init(&server->refs, 1);
@@ -52,6 +55,7 @@ struct server *server_ref(struct server *server) {
 }
 
 static void server_destroy(struct server *server) {
+    queue_unref(&server->queue);
     mem_free((char *)(uintptr_t)server->label);
     mem_free((char *)(uintptr_t)server->name);
     mem_free((char *)(uintptr_t)server->pool_name);
@@ -79,7 +83,22 @@ const char *server_state_name(enum server_state state) {
 
 bool server_set_state(struct server *server, enum server_state state) {
     assert(state == SERVER_UNRESOLVED || server->addr.len != 0);
+    bool returns = state == SERVER_UP && server_state(server) == SERVER_DOWN;
+    if (returns) /* before the state: whoever sees it up sees the ramp */
+        atomic_store_explicit(&server->returned_ms, clock_ms(), memory_order_relaxed);
     return atomic_exchange_explicit(&server->state, (int)state, memory_order_acq_rel) != (int)state;
+}
+
+unsigned server_ramp(struct server *server, uint32_t slow_start_ms) {
+    uint64_t since = atomic_load_explicit(&server->returned_ms, memory_order_relaxed);
+    if (since == 0 || slow_start_ms == 0)
+        return SERVER_RAMP_FULL;
+    uint64_t now = clock_ms(), elapsed = now > since ? now - since : 0;
+    if (elapsed < slow_start_ms)
+        return SERVER_RAMP_FULL / 16 + (unsigned)((SERVER_RAMP_FULL - SERVER_RAMP_FULL / 16) * elapsed / slow_start_ms);
+    /* Over: nobody need look at the clock again, unless it went and came back meanwhile. */
+    atomic_compare_exchange_strong_explicit(&server->returned_ms, &since, 0, memory_order_relaxed, memory_order_relaxed);
+    return SERVER_RAMP_FULL;
 }
 
 void server_set_addr(struct server *server, const struct addr *addr, enum server_state state) {
@@ -92,14 +111,27 @@ bool server_is_live(const struct server *server) {
     return server->weight != 0 && server_state(server) == SERVER_UP;
 }
 
-void server_enter(struct server *server) {
-    atomic_fetch_add_explicit(&server->active, 1, memory_order_relaxed);
+bool server_has_room(const struct server *server) {
+    return server->max_connections == 0 || atomic_load(&server->active) < server->max_connections;
+}
+
+bool server_enter(struct server *server) {
+    uint32_t before = atomic_fetch_add(&server->active, 1);
+    if (server->max_connections == 0 || before < server->max_connections)
+        return true;
+    atomic_fetch_sub(&server->active, 1);
+    return false;
 }
 
 void server_leave(struct server *server) {
-    uint32_t before = atomic_fetch_sub_explicit(&server->active, 1, memory_order_relaxed);
-    assert(before != 0);
-    (void)before;
+    assert(atomic_load(&server->active) != 0);
+    if (server->queue && queue_hand_on(server->queue, server))
+        return; /* the slot stays taken on its way to the next one */
+    atomic_fetch_sub(&server->active, 1);
+    /* Somebody may have joined between the two: see queue.c. */
+    if (server->queue && server->max_connections != 0 && queue_length(server->queue) != 0 && server_enter(server) &&
+        !queue_hand_on(server->queue, server))
+        atomic_fetch_sub(&server->active, 1);
 }
 
 void server_note_failure(struct server *server) {

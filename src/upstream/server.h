@@ -12,6 +12,7 @@
 
 #include "base/addr.h"
 #include "config/config.h"
+#include "upstream/queue.h"
 
 enum server_state {
     SERVER_UNKNOWN,    /* no probe has answered yet: requests wait for the first answer */
@@ -29,9 +30,12 @@ struct server {
     uint64_t identity; /* hash of host and address: kept connections of servers that differ in either never mix */
     uint16_t port;
     unsigned weight;
+    unsigned max_connections; /* 0: none */
+    struct queue *queue;      /* of its pool, referenced; NULL: none (probes, tests) */
     bool backup;
     struct addr addr;  /* valid unless SERVER_UNRESOLVED; published by the state's release store */
     _Alignas(64) _Atomic(int) state;
+    _Atomic(uint64_t) returned_ms;      /* clock_ms() when it came back from DOWN; 0: long ago or never */
     _Atomic(uint32_t) active;           /* requests and tunnels on it, all workers */
     _Atomic(uint32_t) connect_failures; /* of live traffic, since the control thread last looked */
     _Atomic(uint32_t) refs;
@@ -49,10 +53,19 @@ const char *server_state_name(enum server_state state);
 bool server_set_state(struct server *server, enum server_state state);
 /* Control thread only: gives an unresolved server its address, then the state. */
 void server_set_addr(struct server *server, const struct addr *addr, enum server_state state);
+#define SERVER_RAMP_FULL 256
+/*
+ * How much of its weight it has, of SERVER_RAMP_FULL: all, but after its return growing over slow_start_ms (0: at
+ * once) from a sixteenth. Never 0.
+ */
+unsigned server_ramp(struct server *server, uint32_t slow_start_ms);
 /* True when it may get new work: up, and not of weight 0. */
 bool server_is_live(const struct server *server);
-/* One unit of work (request or tunnel) begins and ends. */
-void server_enter(struct server *server);
+/* One unit of work (request or tunnel) begins; false when max_connections of the server are under way. */
+bool server_enter(struct server *server);
+/* True while server_enter() would succeed. */
+bool server_has_room(const struct server *server);
+/* It ends: the slot goes to the next one that waits in the pool's queue, if any. */
 void server_leave(struct server *server);
 /* A connect of live traffic failed (not for local errors): counts towards fall (requirements F39). */
 void server_note_failure(struct server *server);

@@ -106,6 +106,7 @@ START_TEST(test_paced_connections_are_spread_over_workers) {
     rig_start(&rig);
     worker_stop(&rig.worker); /* two of our own instead */
     worker_join(&rig.worker);
+    worker_free(&rig.worker);
     rig.shared.workers = workers;
     rig.shared.worker_count = 2;
     for (unsigned i = 0; i < 2; i++)
@@ -126,6 +127,8 @@ START_TEST(test_paced_connections_are_spread_over_workers) {
         worker_drain(&workers[i]);
     for (unsigned i = 0; i < 2; i++)
         worker_join(&workers[i]);
+    for (unsigned i = 0; i < 2; i++)
+        worker_free(&workers[i]);
     rig.worker.started = false;
     listeners_close(&rig.listeners);
     generation_unref(&rig.generation);
@@ -152,6 +155,7 @@ START_TEST(test_worker_without_a_script_does_not_start) {
     ck_assert(!worker_start(&worker, 0, &shared, generation, error));
     ck_assert_str_eq(error, "no state today");
     worker_join(&worker);
+    worker_free(&worker);
     generation_unref(&generation);
     config_free(&rig.config);
     close(rig.origin);

@@ -113,6 +113,7 @@ static inline void rig_start(struct rig *rig) {
 static inline void rig_stop(struct rig *rig) {
     worker_drain(&rig->worker);
     worker_join(&rig->worker);
+    worker_free(&rig->worker);
     listeners_close(&rig->listeners);
     generation_unref(&rig->generation);
     rig->config->listeners = NULL;
