@@ -78,12 +78,22 @@ json_t *dump_headers(const struct action_header *list, unsigned count) {
     return o;
 }
 
+/* The pools that are used when none before them has a live server. */
+static json_t *dump_others(const struct config *config, const struct action *action) {
+    json_t *array = json_array();
+    for (unsigned i = 0; i < action->forward.other_count; i++)
+        json_array_append_new(array, dump_text(config->pools[action->forward.others[i]].name));
+    return array;
+}
+
 json_t *dump_action(const struct config *config, const struct action *action) {
     json_t *o = json_object();
     switch (action->kind) {
     case ACTION_FORWARD:
         json_object_set_new(o, "forward", dump_text(config->pools[action->forward.pool].name));
+        json_object_set_new(o, "otherwise", dump_others(config, action));
         json_object_set_new(o, "server", dump_span(action->forward.server));
+        json_object_set_new(o, "key", dump_span(action->forward.key));
         json_object_set_new(o, "path", dump_span(action->forward.path));
         json_object_set_new(o, "host", dump_span(action->forward.host));
         json_object_set_new(o, "response_timeout_ms", dump_limit(action->forward.response_timeout_ms));
@@ -199,14 +209,30 @@ static json_t *dump_servers(const struct config_pool *pool) {
     return array;
 }
 
+static json_t *dump_affinity(const struct config_affinity *affinity) {
+    static const char *const sites[] = {
+        [CONFIG_SAME_SITE_LAX] = "lax", [CONFIG_SAME_SITE_STRICT] = "strict", [CONFIG_SAME_SITE_NONE] = "none"};
+    if (!affinity->cookie)
+        return json_null();
+    return json_pack("{s:o,s:s,s:o,s:o}", "cookie", dump_text(affinity->cookie), "same_site", sites[affinity->same_site],
+                     "ttl_ms", dump_limit(affinity->ttl_ms), "key",
+                     affinity->key ? json_string("(redacted)") : json_null());
+}
+
 json_t *dump_pool(const struct config_pool *pool) {
+    static const char *const balances[] = {
+        [CONFIG_BALANCE_ROUNDROBIN] = "roundrobin", [CONFIG_BALANCE_LEASTCONN] = "leastconn",
+        [CONFIG_BALANCE_RANDOM] = "random",         [CONFIG_BALANCE_HASH] = "hash",
+        [CONFIG_BALANCE_FIRST] = "first"};
     char source[ADDR_TEXT_MAX];
     json_t *o = json_object();
     json_object_set_new(o, "name", dump_text(pool->name));
     json_object_set_new(o, "place", dump_place(pool->place));
     json_object_set_new(o, "servers", dump_servers(pool));
-    json_object_set_new(o, "balance",
-                        json_string(pool->balance == CONFIG_BALANCE_LEASTCONN ? "leastconn" : "roundrobin"));
+    json_object_set_new(o, "balance", json_string(balances[pool->balance]));
+    json_object_set_new(o, "hash_bound", dump_limit(pool->hash_bound));
+    json_object_set_new(o, "slow_start_ms", dump_limit(pool->slow_start_ms));
+    json_object_set_new(o, "affinity", dump_affinity(&pool->affinity));
     json_object_set_new(o, "probe", dump_probe(&pool->probe));
     json_object_set_new(o, "connect_timeout_ms", dump_limit(pool->connect_timeout_ms));
     json_object_set_new(o, "response_timeout_ms", dump_limit(pool->response_timeout_ms));

@@ -83,8 +83,12 @@ static void route_say_verdict(struct route_run *run, unsigned status) {
     switch (action->kind) {
     case ACTION_FORWARD:
         buf_printf(out, "forward to pool \"%s\"", run->config->pools[action->forward.pool].name);
+        for (unsigned i = 0; i < action->forward.other_count; i++)
+            buf_printf(out, ", else \"%s\"", run->config->pools[action->forward.others[i]].name);
         if (action->forward.server.p)
             buf_printf(out, " server \"%.*s\"", SPAN_ARGS(action->forward.server));
+        if (action->forward.key.p)
+            buf_printf(out, " key \"%.*s\"", SPAN_ARGS(action->forward.key));
         break;
     case ACTION_REPLY: buf_printf(out, "reply %u", action->reply.status); break;
     case ACTION_REDIRECT:

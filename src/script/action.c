@@ -113,6 +113,18 @@ static bool action_take_timeout(lua_State *L, struct action_value *action) {
     return true;
 }
 
+/* Any bytes: they are only hashed. */
+static bool action_take_key(lua_State *L, int self) {
+    int type = lua_type(L, -1);
+    if ((type != LUA_TSTRING && type != LUA_TNUMBER) || (type == LUA_TSTRING && lua_rawlen(L, -1) == 0))
+        return action_fail(L, "forward: key must be a string with something in it, or a number, not %s",
+                           type == LUA_TSTRING ? "an empty string" : luaL_typename(L, -1));
+    lua_pushvalue(L, -1);
+    (void)lua_tostring(L, -1);
+    lua_setiuservalue(L, self, ACTION_FORWARD_KEY);
+    return true;
+}
+
 static bool action_read_forward(lua_State *L, struct action_value *action, int self) {
     static const char *const keys[] = {"server", "path", "host", "response_timeout", "key", NULL};
     for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
@@ -122,7 +134,7 @@ static bool action_read_forward(lua_State *L, struct action_value *action, int s
         case 1: ok = action_take_path(L, self, ACTION_FORWARD_PATH, "forward"); break;
         case 2: ok = action_take_text(L, self, ACTION_FORWARD_HOST, "forward", "host", "/?#@"); break;
         case 3: ok = action_take_timeout(L, action); break;
-        case 4: return action_fail(L, "forward: key is not in this version");
+        case 4: ok = action_take_key(L, self); break;
         default: return action_unknown_key(L, "forward", keys);
         }
         if (!ok)
@@ -166,18 +178,47 @@ static void action_cache(lua_State *L) {
     lua_pop(L, 1);
 }
 
+static bool action_check_pool(lua_State *L, int index) {
+    if (lua_type(L, index) != LUA_TSTRING)
+        return action_fail(L, "forward: the pool's name must be a string, not %s", luaL_typename(L, index));
+    if (strlen(lua_tostring(L, index)) != lua_rawlen(L, index))
+        return action_fail(L, "forward: the pool's name holds a NUL");
+    return true;
+}
+
+/* Puts a copy of the list of pools in its place, so that later edits of the caller's table change nothing. */
+static bool action_take_pools(lua_State *L) {
+    lua_Integer count = (lua_Integer)lua_rawlen(L, 1), keys = 0;
+    for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1))
+        keys++;
+    if (keys != count || count == 0 || count > ACTION_POOLS_MAX)
+        return action_fail(L, "forward: the pools must be a list of 1 to %d names", ACTION_POOLS_MAX);
+    lua_createtable(L, (int)count, 0);
+    int copy = lua_gettop(L);
+    for (lua_Integer i = 1; i <= count; i++) {
+        lua_rawgeti(L, 1, i);
+        if (!action_check_pool(L, copy + 1))
+            return false;
+        for (lua_Integer j = 1; j < i; j++) {
+            lua_rawgeti(L, copy, j);
+            if (lua_rawequal(L, copy + 1, copy + 2))
+                return action_fail(L, "forward: pool \"%s\" is in the list twice", lua_tostring(L, copy + 1));
+            lua_pop(L, 1);
+        }
+        lua_rawseti(L, copy, i);
+    }
+    lua_replace(L, 1);
+    return true;
+}
+
 static int action_forward(lua_State *L) {
     bool plain = lua_isnoneornil(L, 2);
     if (plain && lua_type(L, 1) == LUA_TSTRING && action_push_cached(L))
         return 1;
     if (script_is_mistake(L, 1))
         return lua_settop(L, 1), 1;
-    if (lua_type(L, 1) == LUA_TTABLE)
-        return script_mistake(L, "forward: a list of pools is not in this version; name one pool");
-    if (lua_type(L, 1) != LUA_TSTRING)
-        return script_mistake(L, "forward: the pool's name must be a string, not %s", luaL_typename(L, 1));
-    if (strlen(lua_tostring(L, 1)) != lua_rawlen(L, 1))
-        return script_mistake(L, "forward: the pool's name holds a NUL");
+    if (lua_type(L, 1) == LUA_TTABLE ? !action_take_pools(L) : !action_check_pool(L, 1))
+        return script_mistake(L, "%s", lua_tostring(L, -1));
     if (!plain && lua_type(L, 2) != LUA_TTABLE)
         return script_mistake(L, "forward: the second argument must be a table, not %s", luaL_typename(L, 2));
     lua_settop(L, 2);

@@ -11,6 +11,7 @@
 
 #define ACTION_BODY_MAX (1024 * 1024) /* bytes of a reply's body */
 #define ACTION_HEADERS_MAX 1000       /* headers of a reply */
+#define ACTION_POOLS_MAX 16           /* pools of a forward */
 
 /* The userdata. Its texts are user values, by the numbers below; a missing one is nil. */
 struct action_value {
@@ -20,8 +21,9 @@ struct action_value {
     uint32_t response_timeout_ms;
 };
 
-enum { ACTION_FORWARD_POOL = 1, ACTION_FORWARD_SERVER, ACTION_FORWARD_PATH, ACTION_FORWARD_HOST,
-       ACTION_FORWARD_VALUES = 4 };
+/* pool: its name, or a table of names in order of preference */
+enum { ACTION_FORWARD_POOL = 1, ACTION_FORWARD_SERVER, ACTION_FORWARD_PATH, ACTION_FORWARD_HOST, ACTION_FORWARD_KEY,
+       ACTION_FORWARD_VALUES = 5 };
 /* headers: a flat list {name, value, name, value, ...} */
 enum { ACTION_REPLY_BODY = 1, ACTION_REPLY_HEADERS, ACTION_REPLY_VALUES = 2 };
 enum { ACTION_REDIRECT_URL = 1, ACTION_REDIRECT_SCHEME, ACTION_REDIRECT_HOST, ACTION_REDIRECT_PATH,

@@ -27,7 +27,10 @@ const char *script_action_pool(lua_State *L, int index) {
     struct action_value *action = script_test_action(L, index);
     if (!action || action->kind != ACTION_FORWARD)
         return NULL;
-    (void)lua_getiuservalue(L, index, ACTION_FORWARD_POOL);
+    if (lua_getiuservalue(L, index, ACTION_FORWARD_POOL) == LUA_TTABLE) {
+        lua_rawgeti(L, -1, 1);
+        lua_remove(L, -2);
+    }
     const char *name = lua_tostring(L, -1);
     lua_pop(L, 1); /* the userdata keeps it alive */
     return name;
@@ -95,35 +98,68 @@ static bool action_unknown_pool(struct action_reader *reader, const char *name) 
     return false;
 }
 
+static bool action_has_server(const struct config_pool *pool, struct span server) {
+    for (unsigned i = 0; i < pool->server_count; i++)
+        if (span_equal(server, span_of(pool->servers[i].name)) || span_equal(server, span_of(pool->servers[i].address)))
+            return true;
+    return false;
+}
+
 static bool action_check_server(struct action_reader *reader, const struct action *action) {
     const struct config_pool *pool = &reader->config->pools[action->forward.pool];
-    if (!action->forward.server.p)
+    struct span server = action->forward.server;
+    if (!server.p || action_has_server(pool, server))
         return true;
-    for (unsigned i = 0; i < pool->server_count; i++)
-        if (span_equal(action->forward.server, span_of(pool->servers[i].name)) ||
-            span_equal(action->forward.server, span_of(pool->servers[i].address)))
+    for (unsigned i = 0; i < action->forward.other_count; i++)
+        if (action_has_server(&reader->config->pools[action->forward.others[i]], server))
             return true;
     (void)snprintf(reader->error, reader->size, "pool \"%s\" has no server \"%s\"", pool->name,
                    action->forward.server.p);
     return false;
 }
 
-static bool action_read_forward(struct action_reader *reader, const struct action_value *value, struct action *action) {
-    lua_State *L = reader->L;
-    (void)lua_getiuservalue(L, reader->index, ACTION_FORWARD_POOL);
+/* The name on top is a pool's. */
+static bool action_read_pool(struct action_reader *reader, unsigned *out) {
     lua_Integer pool = action_find_pool(reader);
     if (pool < 0)
-        (void)action_unknown_pool(reader, lua_tostring(L, -1));
+        return action_unknown_pool(reader, lua_tostring(reader->L, -1));
+    *out = (unsigned)pool;
+    return true;
+}
+
+static bool action_read_pools(struct action_reader *reader, struct action *action) {
+    lua_State *L = reader->L;
+    if (lua_getiuservalue(L, reader->index, ACTION_FORWARD_POOL) != LUA_TTABLE) {
+        bool ok = action_read_pool(reader, &action->forward.pool);
+        lua_pop(L, 1);
+        return ok;
+    }
+    unsigned count = (unsigned)lua_rawlen(L, -1);
+    unsigned *others = arena_alloc(reader->arena, count * sizeof *others);
+    bool ok = others != NULL;
+    if (!ok)
+        (void)snprintf(reader->error, reader->size, "the request's memory is used up");
+    for (unsigned i = 0; ok && i < count; i++) {
+        lua_rawgeti(L, -1, (lua_Integer)i + 1);
+        ok = action_read_pool(reader, i == 0 ? &action->forward.pool : &others[i - 1]);
+        lua_pop(L, 1);
+    }
     lua_pop(L, 1);
-    if (pool < 0)
+    action->forward.others = others;
+    action->forward.other_count = ok ? count - 1 : 0;
+    return ok;
+}
+
+static bool action_read_forward(struct action_reader *reader, const struct action_value *value, struct action *action) {
+    if (!action_read_pools(reader, action))
         return false;
-    action->forward.pool = (unsigned)pool;
     if (value->plain)
         return true;
     action->forward.response_timeout_ms = value->response_timeout_ms;
     return action_copy(reader, ACTION_FORWARD_SERVER, &action->forward.server) &&
         action_copy(reader, ACTION_FORWARD_PATH, &action->forward.path) &&
-        action_copy(reader, ACTION_FORWARD_HOST, &action->forward.host) && action_check_server(reader, action);
+        action_copy(reader, ACTION_FORWARD_HOST, &action->forward.host) &&
+        action_copy(reader, ACTION_FORWARD_KEY, &action->forward.key) && action_check_server(reader, action);
 }
 
 static int action_compare_names(struct span a, struct span b) {

@@ -158,6 +158,35 @@ static void declare_read_source(struct option_reader *reader, const struct optio
         addr->sa.in6.sin6_port = 0;
 }
 
+static void declare_read_cookie_name(struct option_reader *reader, const struct option *option, int index, void *field) {
+    struct span text = option_text(reader, index, "a cookie's name");
+    (void)option;
+    if (text.p && !str_is_token(text))
+        option_wrong(reader, index, "a cookie's name");
+    else if (text.p)
+        *(char **)field = option_copy(reader, text);
+}
+
+#define AFFINITY_KEY_MIN 16
+
+/* Never quoted in a report: it is a secret. */
+static void declare_read_affinity_key(struct option_reader *reader, const struct option *option, int index, void *field) {
+    (void)option;
+    if (lua_type(reader->L, index) != LUA_TSTRING) {
+        option_wrong(reader, index, "a secret text");
+        return;
+    }
+    struct span text;
+    text.p = lua_tolstring(reader->L, index, &text.n);
+    text = str_trim(text);
+    while (text.n > 0 && (text.p[text.n - 1] == '\n' || text.p[text.n - 1] == '\r')) /* as readfile() gives it */
+        text.n--;
+    if (text.n < AFFINITY_KEY_MIN || memchr(text.p, '\0', text.n))
+        option_mistake(reader, "a key has at least %d characters, none of them NUL (openssl rand -hex 32 makes one)", AFFINITY_KEY_MIN);
+    else
+        *(char **)field = option_copy(reader, text);
+}
+
 #define FIELD(name) .offset = offsetof(struct config_pool, name)
 const struct option option_pool_tls[] = {
     {.key = "verify", .type = OPTION_BOOL, FIELD(tls_verify), .fallback = "true", .help = "check the server's chain and name"},
@@ -182,6 +211,32 @@ static void declare_read_pool_tls(struct option_reader *reader, const struct opt
     option_read_table(reader, index, option_pool_tls, pool, NULL, NULL, 0);
 }
 
+#define FIELD(name) .offset = offsetof(struct config_affinity, name)
+const struct option option_pool_affinity[] = {
+    {.key = "cookie", .type = OPTION_READ, .read = declare_read_cookie_name, FIELD(cookie), .fallback = "-", .help = "the cookie's name"},
+    {.key = "same_site", .type = OPTION_WORD, .words = "lax strict none", FIELD(same_site), .fallback = "\"lax\"",
+     .help = "its SameSite attribute: lax, strict or none"},
+    {.key = "ttl", .type = OPTION_DURATION, FIELD(ttl_ms), .min = 1000, .none = true, .fallback = "the browser's session",
+     .help = "how long the browser keeps it, from when it was set"},
+    {.key = "key", .type = OPTION_READ, .read = declare_read_affinity_key, FIELD(key), .fallback = "from the machine's id",
+     .help = "secret of the cookie's value; the same in all gateways that share clients"},
+    {.key = NULL},
+};
+#undef FIELD
+
+static void declare_read_affinity(struct option_reader *reader, const struct option *option, int index, void *field) {
+    struct config_affinity *affinity = field;
+    (void)option;
+    if (lua_isboolean(reader->L, index) && !lua_toboolean(reader->L, index))
+        return;
+    if (!option_is_table(reader, index, "a table like { cookie = \"node\" }, or false"))
+        return;
+    unsigned mistakes = reader->mistakes;
+    option_read_table(reader, index, option_pool_affinity, affinity, NULL, NULL, 0);
+    if (!affinity->cookie && reader->mistakes == mistakes)
+        option_mistake(reader, "cookie is missing: its name");
+}
+
 /* "keep" is what this version does. */
 static void declare_read_on_down(struct option_reader *reader, const struct option *option, int index, void *field) {
     (void)option;
@@ -198,8 +253,8 @@ const struct option option_pool[] = {
      .help = "addresses, or { address, name, weight, backup }"},
     {.key = "port", .type = OPTION_COUNT16, .offset = offsetof(struct declare_pool, port), .min = 1, .max = 65535, .fallback = "none",
      .help = "of servers whose address has none"},
-    {.key = "balance", .type = OPTION_WORD, .words = "roundrobin leastconn | random hash first", FIELD(balance), .fallback = "\"roundrobin\"",
-     .help = "how a server is picked: roundrobin or leastconn"},
+    {.key = "balance", .type = OPTION_WORD, .words = "roundrobin leastconn random hash first", FIELD(balance), .fallback = "\"roundrobin\"",
+     .help = "how a server is picked: roundrobin, leastconn, random, hash or first"},
     {.key = "probe", .type = OPTION_READ, .read = declare_read_probe, FIELD(probe), .fallback = "GET / below 500",
      .help = "health check: a table, \"tcp\" or false"},
     {.key = "connect_timeout", .type = OPTION_DURATION, FIELD(connect_timeout_ms), .fallback = "\"5s\"", .help = "to connect, TLS included"},
@@ -221,7 +276,12 @@ const struct option option_pool[] = {
     {.key = "keepalive_timeout", .type = OPTION_DURATION, FIELD(keepalive_timeout_ms), .fallback = "\"4s\"", .help = "how long they are kept"},
     {.key = "resolve", .type = OPTION_DURATION, FIELD(resolve_ms), .min = 100, .fallback = "\"30s\"", .help = "pace of tries for a name that did not resolve"},
     {.key = "source", .type = OPTION_READ, .read = declare_read_source, FIELD(source), .fallback = "any", .help = "address to connect from"},
-    {.key = "affinity", .type = OPTION_LATER},
+    {.key = "hash_bound", .type = OPTION_COUNT, FIELD(hash_bound), .min = 101, .max = 10000, .none = true, .fallback = "200",
+     .help = "percent of its share that a server may have before hash goes on to the next"},
+    {.key = "slow_start", .type = OPTION_DURATION, FIELD(slow_start_ms), .none = true, .fallback = "\"30s\"",
+     .help = "how long the share of a server that came back grows"},
+    {.key = "affinity", .type = OPTION_READ, .read = declare_read_affinity, FIELD(affinity), .fallback = "none",
+     .help = "cookie that keeps a client with its server: cookie, same_site, ttl, key"},
     {.key = "queue", .type = OPTION_COUNT, FIELD(queue), .max = 1000000, .none = true, .fallback = "100",
      .help = "requests that may wait while all live servers are at max_connections"},
     {.key = "queue_timeout", .type = OPTION_DURATION, FIELD(queue_timeout_ms), .fallback = "\"5s\"", .help = "how long one waits in the queue"},

@@ -13,6 +13,7 @@ const struct option_kind option_kinds[] = {
     {"pool", option_pool, NULL},
     {"pool server", option_server, NULL},
     {"pool tls", option_pool_tls, NULL},
+    {"pool affinity", option_pool_affinity, NULL},
     {"probe", option_probe, NULL},
     {"route", option_route, option_match},
     {NULL, NULL, NULL},

@@ -48,7 +48,7 @@ struct option_kind {
 };
 extern const struct option_kind option_kinds[]; /* ended by one without a word */
 extern const struct option option_settings[], option_access_log[], option_listener[], option_listener_tls[], option_pool[],
-    option_server[], option_pool_tls[], option_probe[], option_route[], option_match[];
+    option_server[], option_pool_tls[], option_pool_affinity[], option_probe[], option_route[], option_match[];
 
 /* One declaration while it is read: where it stands, and the key path that mistakes name. */
 struct option_reader {

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a request prefers: of several pools the first with a live server, in it the server that its affinity cookie stands
+ * for, else the balancer's. And the cookie that an answer carries when the client's is missing or stands for another
+ * server.
+ *
+ * The subtle one: a pool is passed over when all its live servers failed this very request, so that a retry leaves a
+ * region whose probes have not noticed yet; and it is waited for while its first probe is out, as a single pool is.
+ */
+#include <stdio.h>
+
+#include "base/str.h"
+#include "traffic/request_steps.h"
+
+static bool request_was_tried(const struct request *request, const struct server *server) {
+    for (unsigned i = 0; i < request->tried.count; i++)
+        if (request->tried.list[i] == server)
+            return true;
+    return false;
+}
+
+/* Some server may take the request: the one that the action names, or any that is live; not tried ones unless again. */
+static bool request_may_use(const struct request *request, const struct pool *pool, bool again) {
+    struct span name = request->decide.action->forward.server;
+    const struct server *named = name.p ? pool_find_server(pool, name) : NULL;
+    if (name.p)
+        return named && server_state(named) == SERVER_UP && (again || !request_was_tried(request, named));
+    for (unsigned i = 0; i < pool->server_count; i++)
+        if (server_is_live(pool->servers[i]) && (again || !request_was_tried(request, pool->servers[i])))
+            return true;
+    return false;
+}
+
+static bool request_may_wait(const struct request *request, const struct pool *pool) {
+    struct span name = request->decide.action->forward.server;
+    bool in_time = request->wait_until_ms == 0 || loop_now_ms(request->worker->loop) < request->wait_until_ms;
+    return in_time && pool_is_pending(pool) && (!name.p || pool_find_server(pool, name));
+}
+
+static void request_set_pool(struct request *request, unsigned index) {
+    if (request->pool_index == index)
+        return;
+    request_stop_waiting(request); /* in the other one's queue */
+    request->pool_index = index;
+    request->pool = request->local->generation->pools[index];
+}
+
+void request_choose_pool(struct request *request) {
+    const struct action *action = request->decide.action;
+    unsigned count = action->forward.other_count;
+    for (unsigned again = 0; again < 2 && count > 0; again++) {
+        for (unsigned i = 0; i <= count; i++) {
+            unsigned index = i == 0 ? action->forward.pool : action->forward.others[i - 1];
+            const struct pool *pool = request->local->generation->pools[index];
+            if (request_may_use(request, pool, again) || (!again && request_may_wait(request, pool))) {
+                request_set_pool(request, index);
+                return;
+            }
+        }
+    }
+}
+
+static struct span request_cookie(const struct request *request) {
+    return subject_cookie(&request->subject, span_of(request->pool->config->affinity.cookie));
+}
+
+static bool request_has_affinity(const struct request *request) {
+    return request->pool && request->pool->affinity && !request->decide.action->forward.server.p;
+}
+
+static struct server *request_follow_cookie(const struct request *request) {
+    const struct pool *pool = request->pool;
+    struct span cookie = request_cookie(request);
+    unsigned i = cookie.n > 0 ? pool_find_affinity(pool, cookie) : pool->server_count;
+    if (i == pool->server_count)
+        return NULL;
+    struct server *server = pool->servers[i];
+    return server_is_live(server) && server_has_room(server) && !request_was_tried(request, server) ? server : NULL;
+}
+
+static uint64_t request_key(const struct request *request) {
+    const struct subject *subject = &request->subject;
+    struct span key = request->decide.action->forward.key;
+    if (key.p)
+        return str_hash(key);
+    const struct addr_small *client = subject->client.family ? &subject->client : &subject->peer;
+    return str_hash(span_make((const char *)client->ip, sizeof client->ip));
+}
+
+struct server *request_choose_server(struct request *request) {
+    struct server *server = request_has_affinity(request) ? request_follow_cookie(request) : NULL;
+    if (server)
+        return server;
+    bool keyed = request->pool->config->balance == CONFIG_BALANCE_HASH;
+    return balance_pick(request->local->balances[request->pool_index], request->tried.count > 0 ? &request->tried : NULL,
+                        keyed ? request_key(request) : 0);
+}
+
+/* Path=/; SameSite; HttpOnly; Secure; Max-Age. Browsers refuse SameSite=None without Secure: there it is left out. */
+static struct span request_make_cookie(struct request *request, const char *value) {
+    static const char *const sites[] = {
+        [CONFIG_SAME_SITE_LAX] = "Lax", [CONFIG_SAME_SITE_STRICT] = "Strict", [CONFIG_SAME_SITE_NONE] = "None"};
+    const struct config_affinity *affinity = &request->pool->config->affinity;
+    bool secure = span_equal(span_of(request->subject.scheme), SPAN("https"));
+    bool site = secure || affinity->same_site != CONFIG_SAME_SITE_NONE;
+    char age[40] = "";
+    if (affinity->ttl_ms > 0)
+        snprintf(age, sizeof age, "; Max-Age=%u", (unsigned)((affinity->ttl_ms + 999ull) / 1000));
+    return arena_printf(&request->subject.arena, "%s=%s; Path=/%s; HttpOnly%s%s%s", affinity->cookie, value, age,
+                        secure ? "; Secure" : "", site ? "; SameSite=" : "", site ? sites[affinity->same_site] : "");
+}
+
+bool request_add_affinity(struct request *request, struct http_message *head) {
+    const struct pool *pool = request->pool;
+    if (!request_has_affinity(request) || !request->server)
+        return true;
+    for (unsigned i = 0; i < pool->server_count; i++) {
+        if (pool->servers[i] != request->server || span_equal(request_cookie(request), span_of(pool->affinity[i])))
+            continue;
+        struct span cookie = request_make_cookie(request, pool->affinity[i]);
+        return cookie.p && http_add(head, SPAN("Set-Cookie"), cookie);
+    }
+    return true;
+}
+
+const char *request_affinity(const struct request *request) {
+    if (!request_has_affinity(request) || !request->last_server)
+        return NULL;
+    unsigned i = pool_find_affinity(request->pool, request_cookie(request));
+    if (i == request->pool->server_count)
+        return "new";
+    return request->pool->servers[i] == request->last_server ? "kept" : "moved";
+}
