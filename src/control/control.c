@@ -170,6 +170,8 @@ static bool control_start_workers(struct control *control, char *error) {
         if (!ok)
             return false;
     }
+    for (unsigned i = 0; i < control->started; i++)
+        worker_listen(&control->workers[i]);
     return true;
 }
 

@@ -88,8 +88,20 @@ static void worker_on_drain_timeout(struct timer *timer) {
 }
 
 static void worker_stop_listening(struct worker *worker) {
-    for (unsigned i = 0; i < worker->shared->listeners->count; i++)
+    for (unsigned i = 0; worker->ports && i < worker->shared->listeners->count; i++)
         listener_port_stop(&worker->ports[i]);
+}
+
+static void worker_on_listen(struct message *message) {
+    struct worker_letter *letter = container_of(message, struct worker_letter, message);
+    struct worker *worker = letter->worker;
+    unsigned count = worker->shared->listeners->count;
+    mem_free(letter);
+    if (worker->closed || worker->draining)
+        return;
+    worker->ports = mem_alloc_array(count + 1, sizeof *worker->ports);
+    for (unsigned i = 0; i < count; i++)
+        listener_port_start(&worker->ports[i], worker, &worker->shared->listeners->list[i]);
 }
 
 static void worker_on_drain(struct message *message) {
@@ -159,6 +171,8 @@ static void worker_post(struct worker *worker, struct server *server, void (*run
     letter->server = server ? server_ref(server) : NULL;
     loop_post(worker->loop, &letter->message, run);
 }
+
+void worker_listen(struct worker *worker) { worker_post(worker, NULL, worker_on_listen); }
 
 void worker_drain(struct worker *worker) { worker_post(worker, NULL, worker_on_drain); }
 
@@ -232,12 +246,6 @@ static void *worker_main(void *argument) {
                                            worker->error);
     generation_unref(&worker->initial);
     worker->failed = worker->current == NULL;
-    if (!worker->failed) {
-        unsigned count = worker->shared->listeners->count;
-        worker->ports = mem_alloc_array(count + 1, sizeof *worker->ports);
-        for (unsigned i = 0; i < count; i++)
-            listener_port_start(&worker->ports[i], worker, &worker->shared->listeners->list[i]);
-    }
     bool failed = worker->failed;
     sem_post(&launch->ready);
     if (!failed)

@@ -53,6 +53,8 @@ void worker_join(struct worker *worker);
 void worker_free(struct worker *worker);
 
 /* --- any thread --- */
+/* Accept connections: after all workers were started, since each may hand some to any other. */
+void worker_listen(struct worker *worker);
 /* Stop accepting, finish what is in flight, cut the rest at the generation's drain_timeout, then end. */
 void worker_drain(struct worker *worker);
 /* End at once. */

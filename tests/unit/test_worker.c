@@ -111,6 +111,8 @@ START_TEST(test_paced_connections_are_spread_over_workers) {
     rig.shared.worker_count = 2;
     for (unsigned i = 0; i < 2; i++)
         ck_assert_msg(worker_start(&workers[i], i, &rig.shared, rig.generation, error), "%s", error);
+    for (unsigned i = 0; i < 2; i++)
+        worker_listen(&workers[i]);
     for (size_t i = 0; i < ARRAY_LEN(clients); i++) {
         clients[i] = rig_connect(&rig);
         usleep(2000);

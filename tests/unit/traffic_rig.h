@@ -107,6 +107,7 @@ static inline void rig_start(struct rig *rig) {
     if (rig->shared.max_connections == 0)
         rig->shared.max_connections = 1000;
     ck_assert_msg(worker_start(&rig->worker, 0, &rig->shared, rig->generation, error), "%s", error);
+    worker_listen(&rig->worker);
 }
 
 /* Drains the worker: returns when it has ended by itself. */
