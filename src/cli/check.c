@@ -26,7 +26,7 @@ static void check_report(void *owner, bool is_error, const char *text) {
         check->errors++;
     else
         check->warnings++;
-    fprintf(stderr, "%s%s\n", is_error ? "" : "warning: ", text);
+    fprintf(stderr, "%s\n", text);
 }
 
 static void check_mistake(struct check *check, struct config_place place, const char *kind, const char *name,
