@@ -316,9 +316,11 @@ static void client_h1_linger(struct client *client) {
 }
 
 void client_h1_next(struct client *client) {
+    bool more = client->in.len > client->head_size || !buf_empty(&client->ahead);
+    if (client->worker->draining && !more)
+        client->close_after = true; /* the drain began behind this response's head */
     if (client->close_after || client->conn->failed) {
-        bool unread = client->refused || !client->body_over || client->in.len > client->head_size || !buf_empty(&client->ahead) ||
-                      client->conn->readable;
+        bool unread = client->refused || !client->body_over || more || client->conn->readable;
         client_set_phase(client, CLIENT_IDLE);
         if (unread && !client->conn->failed && !client->conn->fin_seen)
             client_h1_linger(client);
@@ -334,7 +336,6 @@ void client_h1_next(struct client *client) {
         return;
     }
     buf_release(&client->ahead);
-    bool more = !buf_empty(&client->in);
     client_set_phase(client, more ? CLIENT_HEAD : CLIENT_IDLE);
     client_h1_timer(client, more ? client->config->header_timeout_ms : client->config->idle_timeout_ms);
     if (!more)

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -113,7 +114,7 @@ static bool listener_port_take(struct listener_port *port) {
         close(fd);
         return true;
     }
-    struct worker *worker = worker_choose(port->worker);
+    struct worker *worker = port->worker->draining ? port->worker : worker_choose(port->worker);
     if (worker == port->worker)
         client_accept(worker, port->listener, fd, &peer);
     else
@@ -134,10 +135,16 @@ void listener_port_start(struct listener_port *port, struct worker *worker, stru
     port->listener = listener;
     loop_source_init(&port->source, listener_on_ready);
     timer_init(&port->rearm, listener_on_rearm);
+    atomic_fetch_add_explicit(&listener->ports, 1, memory_order_relaxed);
     listener_port_arm(port);
 }
 
 void listener_port_stop(struct listener_port *port) {
+    bool last = atomic_fetch_sub_explicit(&port->listener->ports, 1, memory_order_acq_rel) == 1;
+    for (int i = 0; last && i < LISTENER_BACKLOG && listener_port_take(port); i++)
+        ;
     listener_port_disarm(port);
     timer_stop(port->worker->loop, &port->rearm);
+    if (last)
+        shutdown(port->listener->fd, SHUT_RD); /* others may still hold the descriptor: it is closed later */
 }

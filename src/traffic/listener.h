@@ -19,6 +19,7 @@ struct listener {
     unsigned index;             /* of config->listeners */
     uint16_t port;
     _Atomic(unsigned) *live;    /* connections of the declaration (all its binds) */
+    _Atomic(unsigned) ports;    /* workers that listen */
 };
 
 struct listeners {
@@ -41,6 +42,7 @@ bool listeners_open(struct listeners *listeners, const struct config *config, ch
 void listeners_close(struct listeners *listeners);
 
 void listener_port_start(struct listener_port *port, struct worker *worker, struct listener *listener);
+/* The last worker to stop takes what has queued up and ends the socket: from then on the kernel refuses connections. */
 void listener_port_stop(struct listener_port *port);
 
 #endif
