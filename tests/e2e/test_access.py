@@ -72,7 +72,7 @@ def test_two_lines_a_tunnel(start, origin):
 
 def test_query_strings_only_when_asked_for(start):
     text = 'listener "http" { bind = "127.0.0.1:@http@" }\nroute "all" { reply(200, "ok") }\n'
-    quiet = start(text)
+    quiet = start(text, workers=1)
     raw.request(quiet.port(), GET % b"/a?token=SECRET")
     raw.request(quiet.port(), b"GET http://a/b?token=SECRET HTTP/1.1\r\nHost: a\r\n\r\n")
     raw.send_all(quiet.port(), b"GET /c?token=SECRET HTTP/1.1\r\nHost: a b\r\n\r\n")
@@ -90,7 +90,7 @@ def test_nothing_can_be_injected(start):
         route "all" { function(req)
             req:log("note", 'a"b\\\\c\\r\\n{"event":"request"}\\27[31m\\0\\127\\255' .. (req:header("x-say") or ""))
             return reply(200, "ok")
-        end }''')
+        end }''', workers=1)
     raw.request(gateway.port(), b'GET /a"b\\c/%0d%0a{"event":"fake"}<script>&\'x HTTP/1.1\r\nHost: a\r\nX-Say: \xff\xfe\xc3\xa9"\r\n\r\n')
     raw.send_all(gateway.port(), b'GET / HTTP/1.1\r\nHost: "a"\r\n\r\n')
     raw.send_all(gateway.port(), b'GE"T / HTTP/1.1\r\nHost: a\r\n\r\n')

@@ -383,7 +383,8 @@ def test_a_websocket_server_that_fails_its_http_probe_gets_no_traffic(start, ori
 def test_a_killed_server_goes_and_comes_back(start, origin):
     """Its tunnels end, those elsewhere are untouched, new work goes elsewhere; its probe brings it back."""
     a, b = origin("a"), origin("b")
-    gateway = start(pool(f'servers = {{ "{a.address}", "{b.address}" }}, probe = {{ path = "/healthz", {FAST}, fall = 2, rise = 2 }}'))
+    gateway = start(pool(f'servers = {{ "{a.address}", "{b.address}" }}, slow_start = false,
+        probe = {{ path = "/healthz", {FAST}, fall = 2, rise = 2 }}'))
     gateway.wait_err(f"p/{a.address} up")
     gateway.wait_err(f"p/{b.address} up")
     tunnels = [raw.open_websocket(gateway.port()) for i in range(8)]
@@ -406,7 +407,7 @@ def test_a_killed_server_goes_and_comes_back(start, origin):
     origin("a", port=a.port)
     gateway.wait_err(f"p/{a.address} up", 10, after=after)
     names = tally(gateway, 20)
-    assert names["a"] == 10 and names["b"] == 10
+    assert names == {"a": 10, "b": 10}
     assert {entry["side"] for entry in gateway.wait_access(4, event="close")} == {"server"}
     for s in by_name["b"]:
         s.close()
