@@ -383,8 +383,8 @@ def test_a_websocket_server_that_fails_its_http_probe_gets_no_traffic(start, ori
 def test_a_killed_server_goes_and_comes_back(start, origin):
     """Its tunnels end, those elsewhere are untouched, new work goes elsewhere; its probe brings it back."""
     a, b = origin("a"), origin("b")
-    gateway = start(pool(f'servers = {{ "{a.address}", "{b.address}" }}, slow_start = false,
-        probe = {{ path = "/healthz", {FAST}, fall = 2, rise = 2 }}'))
+    gateway = start(pool(f'''servers = {{ "{a.address}", "{b.address}" }}, slow_start = false,
+        probe = {{ path = "/healthz", {FAST}, fall = 2, rise = 2 }}'''))
     gateway.wait_err(f"p/{a.address} up")
     gateway.wait_err(f"p/{b.address} up")
     tunnels = [raw.open_websocket(gateway.port()) for i in range(8)]
