@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: MIT
+"""The command line: help, exit codes, and what check, route and dump print."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+
+import pytest
+
+import gateway as gateway_module
+import raw
+from gateway import Process, free_port, wait_for
+
+COMMANDS = ["run", "check", "route", "dump", "demo", "origin"]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write(text, name) -> path of a file."""
+    def run(text, name="gateway.lua"):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+    return run
+
+
+GOOD = '''listener "http" { bind = "127.0.0.1:8080" }
+pool "web" { servers = { "127.0.0.1:9001" } }
+route "all" { forward "web" }
+'''
+
+# --- help and usage ---
+
+
+def test_help_and_version(moongate):
+    done = moongate("--help")
+    assert done.returncode == 0 and not done.stderr
+    for command in COMMANDS:
+        assert re.search(rf"^  moongate {command}\b", done.stdout, re.M)
+    assert "exit codes" in done.stdout
+    version = moongate("--version")
+    assert version.returncode == 0 and re.fullmatch(r"moongate \d+\.\d+\S*\n", version.stdout)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_and_version_of_each_command(moongate, command):
+    done = moongate(command, "--help")
+    assert done.returncode == 0 and done.stdout.startswith(f"usage: moongate {command}") and not done.stderr
+    assert moongate("help", command).stdout == done.stdout
+    assert moongate(command, "--version").stdout == moongate("--version").stdout
+    assert "--help" in done.stdout
+
+
+@pytest.mark.parametrize("args,says", [
+    ([], "usage:"), (["--bogus"], "unknown option '--bogus'"), (["frob"], "unknown command 'frob'"), (["chekc"], "did you mean 'check'"),
+    (["help", "frob"], "unknown command"),
+    (["run"], "FILE"), (["run", "a", "b"], "FILE"), (["check"], "file"), (["check", "a", "b"], "one too many"), (["route", "x.lua"], "URL"),
+    (["route", "-H"], "needs a value"), (["route", "--expect"], "needs a value"), (["route", "x.lua", "ftp://a/"], "scheme"),
+    (["route", "x.lua", "http:///a"], "host"), (["route", "--client", "x", "x.lua", "http://a/"], "address"), (["dump"], "FILE"),
+    (["demo", "--port", "x"], "port"), (["demo", "--port", "70000"], "port"), (["demo", "--port"], "needs a value"),
+    (["demo", "--bind", "nowhere"], "IP address"), (["demo", "extra"], "extra"),
+    (["origin"], "port"), (["origin", "x"], "port"), (["origin", "70000"], "port"), (["origin", "1", "2"], "one too many"),
+    (["origin", "--name"], "needs a value"), (["origin", "1", "--tls-key", "k"], "--tls-cert"), (["origin", "1", "--name", "a b"], "name"),
+    *[([command, "--bogus", "x"], "unknown option '--bogus'") for command in COMMANDS],
+])
+def test_usage_errors_exit_with_2(moongate, args, says):
+    done = moongate(*args)
+    assert done.returncode == 2 and not done.stdout and says in done.stderr
+    assert "Sanitizer" not in done.stderr
+
+
+def test_output_that_cannot_be_written_is_a_failure(moongate):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([gateway_module.binary(), "--help"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=20)
+    assert done.returncode == 1 and "stdout" in done.stderr
+
+
+# --- check ---
+
+MISTAKES = '''listener "http" { bind = "127.0.0.1:99999", bnid = 1 }
+listener "http" { bind = "127.0.0.1:80" }
+pool "web" { servers = { "127.0.0.1:1", { "127.0.0.1:2", weight = "x" } }, probe = { every = 0 } }
+pool "none"
+route "a" { path = "/x", forward "wbe" }
+route "b" { host = 5, function(req) return forwrad "web" end }
+route "c" { }
+route "d" { reply(200), reply(201) }
+route "e" { http = 1, nil, reply(200) }
+route "f" { listener = "htpp", reply(99) }
+local x = http.get { pool = "web" }
+settings { workers = "many" }
+route "g" { function() return nosuch.x end, on_error = "sometimes" }
+route "h" { on_error = "next", reply(200) }
+route "i" { header = { ["x y"] = "1" }, client = "10.0.0.0/99", method = "GE T", reply(200) }
+pool "tls" { servers = { "127.0.0.1:1" }, tls = { ca = "missing.pem" } }
+listener "tls" { bind = "127.0.0.1:1", tls = { cert = "missing.pem", key = "missing.key" } }
+'''
+EXPECTED = [
+    (1, '"127.0.0.1:99999" is no address'), (1, 'unknown key "bnid" (did you mean "bind"?)'), (2, "declared twice"),
+    (3, "servers[2].weight"), (3, "probe.every: a zero duration"), (4, "its table is missing"),
+    (5, 'unknown pool "wbe" (did you mean "web"?)'), (6, "host:"), (6, 'unknown global "forwrad" (did you mean "forward"?)'),
+    (7, "no steps"), (8, "step 2 never runs"), (9, "step 1 is nil"), (9, 'unknown key "http"'),
+    (10, 'unknown listener "htpp" (did you mean "http"?)'), (10, "status"), (11, '"http" is not in this version'), (12, "workers"),
+    (13, 'unknown global "nosuch"'), (13, "on_error"), (14, "on_error"), (15, "header:"), (15, "10.0.0.0/99"), (15, "GE T"),
+    (16, "missing.pem"), (17, "missing.pem"),
+]
+
+
+def test_check_lists_every_mistake_with_its_place(moongate, write):
+    file = write(MISTAKES)
+    done = moongate("check", file)
+    assert done.returncode == 1 and not done.stdout
+    lines = done.stderr.splitlines()
+    for number, says in EXPECTED:
+        assert any(line.startswith(f"{file}:{number}: ") and says in line for line in lines), (number, says, done.stderr)
+    places = [int(re.match(rf"{re.escape(str(file))}:(\d+): ", line).group(1)) for line in lines[:-1]]
+    assert places == sorted(places)
+    assert lines[-1] == f"{file}: {len(lines) - 1} mistakes"
+    assert moongate("run", file).stderr.splitlines() == lines[:-1], "run says the same and opens nothing"
+    assert moongate("run", file).returncode == 1
+    for command in (["dump", file], ["route", file, "http://a/"]):
+        done = moongate(*command)
+        assert done.returncode == 1 and done.stderr.splitlines() == lines[:-1]
+
+
+@pytest.mark.parametrize("word", ["json", "crypto", "dict", "limit", "slots", "every", "http"])
+def test_words_that_come_later_are_known(moongate, write, word):
+    done = moongate("check", write(GOOD + f'\nlocal x = {word}.x\n' if word in ("json", "crypto", "http") else GOOD + f'\n{word} "x" {{}}\n'))
+    assert done.returncode == 1 and f'"{word}" is not in this version' in done.stderr
+
+
+@pytest.mark.parametrize("text,line,says", [
+    ("x = = 1\n", 1, "unexpected symbol"), ("listener 'a' {\n", 2, "expected"), ("error('stop')\n", 1, "stop"),
+    ("local t = nil\nt.x = 1\n", 2, "index"), ("local x = env.MOONGATE_SURELY_UNSET\n" + GOOD, 1, "is not set"),
+    (GOOD + 'include "none.lua"\n', 4, "none.lua"), (GOOD + 'local m = require "none"\n', 4, "none"),
+    (GOOD + 'local t = readfile "none.txt"\n', 4, "none.txt"), (GOOD + "local s = strict { a = 1 }\nprint(s.b)\n", 5, '"b"'),
+    (GOOD + "local f = io.open\n", 4, '"io"'), (GOOD + "local c = coroutine.create\n", 4, '"coroutine"'),
+])
+def test_check_of_files_that_do_not_run(moongate, write, text, line, says):
+    file = write(text)
+    done = moongate("check", file)
+    assert done.returncode == 1
+    assert re.search(rf"^{re.escape(str(file))}:{line}: .*{re.escape(says)}", done.stderr, re.M), done.stderr
+
+
+def test_check_of_a_file_that_is_not_there(moongate, tmp_path):
+    done = moongate("check", tmp_path / "none.lua")
+    assert done.returncode == 1 and "none.lua: No such file" in done.stderr
+
+
+def test_check_ok_and_strict(moongate, write):
+    done = moongate("check", write(GOOD))
+    assert done.returncode == 0 and not done.stderr and "ok: 1 listener, 1 pool, 1 route" in done.stdout
+    file = write(GOOD.replace('8080"', '8080", header_timeout = 5000'))
+    done = moongate("check", file)
+    assert done.returncode == 0 and done.stderr.startswith(f"{file}:1: warning: ") and "5000ms" in done.stderr
+    done = moongate("check", "--strict", file)
+    assert done.returncode == 1 and "refused by --strict" in done.stderr
+    assert moongate("check", "--strict", write(GOOD)).returncode == 0
+
+
+def test_check_opens_certificates_but_no_socket(moongate, write, certificate):
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        tls = f'tls = {{ cert = "{certificate[0]}", key = "%s" }}'
+        assert moongate("check", write(GOOD.replace('8080"', f'8080", {tls % certificate[1]}').replace("8080", str(port)))).returncode == 0
+    write("no key", "other.key")
+    done = moongate("check", write(GOOD.replace('8080"', f'8080", {tls % "other.key"}')))
+    assert done.returncode == 1 and ":1: listener" in done.stderr and "other.key" in done.stderr
+
+
+def test_modules_includes_and_files(moongate, write, tmp_path):
+    (tmp_path / "sites").mkdir()
+    write('pool "b" { servers = { "127.0.0.1:2" } }\nroute "b" { path = "/b", forward "b" }\n', "sites/b.lua")
+    write('pool "a" { servers = { "127.0.0.1:1" } }\nroute "a" { path = "/a", forward "a" }\n', "sites/a.lua")
+    write('return { status = 203 }\n', "settings.lua")
+    write("the text\n", "text.txt")
+    file = write('local s = require "settings"\nlistener "http" { bind = "127.0.0.1:1" }\ninclude "sites/*.lua"\n'
+                 'route "all" { reply(s.status, readfile "text.txt") }\n')
+    dumped = json.loads(moongate("dump", file).stdout)
+    assert [route["name"] for route in dumped["routes"]] == ["a", "b", "all"]
+    assert dumped["routes"][1]["place"].endswith("sites/b.lua:2") and dumped["routes"][2]["steps"][0]["body"] == "the text\n"
+    write('pool "b" { servers = { "127.0.0.1:2" }, x = 1 }\n', "sites/b.lua")
+    done = moongate("check", file)
+    assert done.returncode == 1 and re.search(r"sites/b\.lua:1: pool \"b\": unknown key \"x\"", done.stderr)
+
+
+# --- route ---
+
+ROUTES = '''listener "http"  { bind = { "127.0.0.1:8080", "[::1]:8080" }, max_body = 100 }
+listener "other" { bind = "127.0.0.1:8081" }
+listener "https" { bind = "127.0.0.1:8443", tls = { cert = "%s", key = "%s" } }
+pool "chat" { servers = { "10.0.1.1:9000", "10.0.1.2:9000" } }
+pool "web"  { servers = { { "10.0.3.1:8080", name = "one" } }, host = "server" }
+route "office"  { client = "192.0.2.0/24", path = "/admin", reply(200, "welcome\\n", { ["x-a"] = "1" }) }
+route "port"    { listener = "other", reply(204) }
+route "sni"     { sni = "secret.example", reply(200) }
+route "chat"    { subprotocol = "chat", function(req) req:set_header("x-room", req:query("room") or "none") end, forward "chat" }
+route "not"     { except = { method = "GET" }, reply(405) }
+route "bad"     { path = "/bad", function() error("broken") end }
+route "drop"    { path = "/drop", drop() }
+route "move"    { path = "/old/*", redirect { scheme = "https", path = "/new/*", status = 301 } }
+route "when"    { when = function(req) return req:cookie("a") == "1" end, forward("web", { path = "/cookie", server = "one" }) }
+route "hooked"  { path = "/hooked", reply(200), on_response = function(req, resp) resp:set_header("x-hook", "yes") end }
+route "web"     { host = "*.example.com", forward "web" }
+'''
+
+
+@pytest.fixture
+def routes(moongate, write, certificate):
+    """routes(*args) -> finished `moongate route` on ROUTES."""
+    file = write(ROUTES % certificate)
+    return lambda *args: moongate("route", *args[:-1], file, args[-1])
+
+
+@pytest.mark.parametrize("args,verdict,more", [
+    (["http://a.example.com/x?y=1"], 'forward to pool "web"', ['route "web" at ', "GET /x?y=1 HTTP/1.1\nHost: 10.0.3.1:8080\n", "X-Forwarded-For: 127.0.0.1"]),
+    (["http://other.test/"], "reply 404", ["no route decided", "HTTP/1.1 404 "]),
+    (["--client", "192.0.2.7", "http://b.example.com/admin"], "reply 200", ['route "office"', "x-a: 1\n", "\nwelcome\n"]),
+    (["--client", "2001:db8::1", "http://b.example.com/"], "forward", ["X-Forwarded-For: 2001:db8::1\n"]),
+    (["http://b.example.com:8081/admin"], "reply 204", ['route "port"']),
+    (["--listener", "other", "http://b.example.com/"], "reply 204", ['route "port"']),
+    (["https://secret.example/"], "reply 200", ['route "sni"']),
+    (["-H", "Sec-WebSocket-Protocol: x, chat", "ws://a.test/r?room=7"], 'forward to pool "chat"', ["x-room: 7\n", "Upgrade: websocket\n", "Sec-WebSocket-Version: 13\n"]),
+    (["-H", "Sec-WebSocket-Protocol: chat", "wss://a.test/r"], 'forward to pool "chat"', ["x-room: none\n", "X-Forwarded-Proto: https\n"]),
+    (["-H", "Sec-WebSocket-Protocol: chat", "http://a.test/r"], "reply 404", []),
+    (["-X", "POST", "http://a.example.com/"], "reply 405", ['route "not"']),
+    (["-X", "HEAD", "http://a.example.com/"], "forward", ["HEAD / HTTP/1.1\n"]),
+    (["http://a.example.com/bad"], "reply 500", ['route "bad"', "its function failed"]),
+    (["http://a.example.com/drop"], "drop", ['route "drop"']),
+    (["http://a.example.com/old/x/y?z=1"], "redirect 301 to https://a.example.com/new/x/y?z=1", ["Location: https://"]),
+    (["-H", "Cookie: b=2; a=1", "http://a.test/q"], 'forward to pool "web" server "one"', ["GET /cookie HTTP/1.1\n"]),
+    (["http://a.test/hooked"], "reply 200", ["x-hook: yes\n"]),
+    (["http://a.example.com/a/../../x"], "reply 400", ["refused: "]),
+    (["http://a.example.com/%00"], "reply 400", ["refused: "]),
+    (["-H", "Host:", "http://a.example.com/"], "reply 400", ["refused: "]),
+    (["-H", "Sec-WebSocket-Version: 8", "ws://a.example.com/"], "reply 426", ["refused: "]),
+    (["-X", "BREW", "http://a.example.com/"], "reply 501", ["refused: "]),
+    (["-X", "CONNECT", "http://a.example.com/"], "reply 405", ["refused: "]),
+    (["-H", "Content-Length: 101", "http://a.example.com/"], "reply 413", ["max_body"]),
+    (["-H", "X-Bad : 1", "http://a.example.com/"], "reply 400", ["refused: "]),
+])
+def test_route_says_what_would_be_done(routes, args, verdict, more):
+    done = routes(*args)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].startswith(verdict)
+    for text in more:
+        assert text in done.stdout, done.stdout
+
+
+def test_route_places_and_trace(routes):
+    done = routes("--trace", "http://a.example.com/old")
+    lines = done.stdout.splitlines()
+    assert re.fullmatch(r'route "move" at .*/gateway\.lua:13', lines[1])
+    trace = [re.match(r'  .*/gateway\.lua:(\d+): route "(\w+)": (.*)', line).groups() for line in lines[2:lines.index("")]]
+    assert [int(line) for line, name, why in trace] == sorted(int(line) for line, name, why in trace)
+    why = {name: text for line, name, text in trace}
+    assert why["office"].startswith("no, ") and "listener" in why["port"] and "sni" in why["sni"] and "except" in why["not"]
+    assert why["move"] == "yes, it decides" and "web" not in why
+    assert "when said so" in routes("--trace", "http://a.example.com/").stdout
+
+
+def test_route_expect(routes):
+    assert routes("--expect", 'pool "web"', "http://a.example.com/").returncode == 0
+    done = routes("--expect", "reply 200", "http://a.example.com/")
+    assert done.returncode == 1 and "expected" in done.stderr
+    assert routes("--expect", "500", "http://a.example.com/bad").returncode == 0
+    done = routes("--listener", "none", "http://a/")
+    assert done.returncode == 1 and 'no listener "none"' in done.stderr
+
+
+def test_route_ends_a_loop(moongate, write):
+    done = moongate("route", write(GOOD + 'route "loop" { function() while true do end end }\n'), "http://a/", timeout=20)
+    assert done.returncode == 0, "the first route decides"
+    file = write('listener "http" { bind = "127.0.0.1:1" }\nroute "loop" { function() while true do end end }\n')
+    done = moongate("route", file, "http://a/", timeout=20)
+    assert done.returncode == 0 and done.stdout.startswith("reply 500")
+
+
+# --- dump ---
+
+def test_dump(moongate, write, certificate):
+    file = write(ROUTES % certificate + '''
+pool "more" { servers = { { "127.0.0.1:5", weight = 3 }, { "127.0.0.1:6", backup = true } }, connect_timeout = "250ms", balance = "leastconn",
+              tunnel_idle_timeout = 90, tunnel_max_age = "2h", response_timeout = false,
+              probe = { path = "/h", headers = { authorization = "Bearer hidden-1" }, every = "3s", expect = "200-299" } }
+route "secret" { header = { authorization = "Bearer hidden-2", ["x-shown"] = "shown" }, cookie = { id = "hidden-3" },
+                 request_headers = { authorization = "Bearer hidden-4", ["x-gone"] = false, ["x-set"] = "v" }, max_body = "16m", forward "more" }
+''')
+    done = moongate("dump", file)
+    assert done.returncode == 0 and not done.stderr
+    dumped = json.loads(done.stdout)
+    assert [listener["name"] for listener in dumped["listeners"]] == ["http", "other", "https"]
+    assert dumped["listeners"][0]["bind"] == ["127.0.0.1:8080", "[::1]:8080"] and dumped["listeners"][0]["max_body"] == 100
+    more = {pool["name"]: pool for pool in dumped["pools"]}["more"]
+    assert [(s["weight"], s["backup"]) for s in more["servers"]] == [(3, False), (1, True)]
+    assert (more["connect_timeout_ms"], more["tunnel_idle_timeout_ms"], more["tunnel_max_age_ms"]) == (250, 90000, 7200000)
+    assert more["response_timeout_ms"] is None and more["balance"] == "leastconn" and more["probe"]["every_ms"] == 3000
+    secret = dumped["routes"][-1]
+    assert secret["max_body"] == 16 << 20 and secret["place"].endswith(":21")
+    assert secret["request_headers"]["x-gone"] is False and secret["request_headers"]["x-set"] == "v"
+    for i in range(1, 5):
+        assert f"hidden-{i}" not in done.stdout
+    assert "shown" in done.stdout and "redacted" in done.stdout and "PRIVATE KEY" not in done.stdout
+    assert certificate[1] in done.stdout, "the key's path is no secret"
+
+
+# --- run ---
+
+def test_run_names_what_cannot_be_opened(moongate, write):
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        done = moongate("run", write(GOOD.replace("8080", str(port))))
+        assert done.returncode == 1 and str(port) in done.stderr and "in use" in done.stderr.lower()
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_it_with_0(write, sig):
+    port = free_port()
+    process = Process([gateway_module.binary(), "run", str(write(GOOD.replace("8080", str(port)).replace("}\nroute", ", probe = false }\nroute")))])
+    try:
+        process.wait_err("serving", 20)
+        after = len(process.lines_err)
+        process.proc.send_signal(signal.SIGHUP)
+        process.wait_err("reload is not in this version", 5, after)
+        process.proc.send_signal(signal.SIGPIPE)
+        assert raw.request(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").status == 502
+    finally:
+        assert process.stop(sig) == 0, process.err()
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", port), 1)
+
+
+def test_run_says_what_it_serves(start):
+    gateway = start('listener "http" { bind = "127.0.0.1:@http@" }\nroute "all" { reply(204) }', workers=2)
+    wait_for(lambda: "serving" in gateway.err() and re.search(r"room for \d+ clients or tunnels", gateway.err()), 5)
+    assert os.path.exists(f"/proc/{gateway.pid}/task") and gateway.port()
