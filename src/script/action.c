@@ -229,7 +229,7 @@ static int action_forward(lua_State *L) {
     if (!plain && !action_read_forward(L, action, 3))
         return script_mistake(L, "%s", lua_tostring(L, -1));
     lua_settop(L, 3);
-    if (plain)
+    if (plain && lua_type(L, 1) == LUA_TSTRING)
         action_cache(L);
     return 1;
 }

@@ -3,19 +3,25 @@
  * balance: who is next, by weight, by load, with backups, in a retry.
  */
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
+#include "base/metrics.h"
 #include "upstream/pool.h"
 
-static struct config_server servers[4];
+#define SERVERS 10
+
+static struct config_server servers[SERVERS];
 static struct config_pool config;
 static struct pool *pool;
 
 static void setup(enum config_balance balance, unsigned count) {
-    static char names[4][24] = {"10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80"};
+    static char names[SERVERS][24];
     config_pool_defaults(&config);
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < SERVERS; i++) {
+        snprintf(names[i], sizeof names[i], "10.0.0.%u:80", i + 1);
         servers[i] = (struct config_server){.name = names[i], .address = names[i], .host = names[i], .weight = 1};
         ck_assert(addr_parse(span_of(names[i]), 0, &servers[i].addr));
     }
@@ -37,7 +43,7 @@ static const char *picks(struct balance *balance, unsigned n) {
     static char text[64];
     unsigned i;
     for (i = 0; i < n; i++) {
-        struct server *server = balance_pick(balance, NULL);
+        struct server *server = balance_pick(balance, NULL, 0);
         text[i] = '-';
         for (unsigned k = 0; k < pool->server_count; k++) {
             if (pool->servers[k] == server)
@@ -110,11 +116,11 @@ START_TEST(test_balance_avoids_what_was_tried) {
     struct balance *balance = balance_new(pool, 0, 1);
     struct pool_tried tried = {.list = {pool->servers[0]}, .count = 1};
     for (unsigned i = 0; i < 4; i++)
-        ck_assert_ptr_eq(balance_pick(balance, &tried), pool->servers[1]);
+        ck_assert_ptr_eq(balance_pick(balance, &tried, 0), pool->servers[1]);
     tried.list[tried.count++] = pool->servers[1];
-    ck_assert_ptr_eq(balance_pick(balance, &tried), pool->servers[2]);
+    ck_assert_ptr_eq(balance_pick(balance, &tried, 0), pool->servers[2]);
     server_set_state(pool->servers[2], SERVER_DOWN);
-    ck_assert_ptr_nonnull(balance_pick(balance, &tried));
+    ck_assert_ptr_nonnull(balance_pick(balance, &tried, 0));
     balance_free(&balance);
     pool_free(&pool);
 }
@@ -144,7 +150,225 @@ START_TEST(test_balance_no_servers) {
     setup((enum config_balance)_i, 0);
     open_pool();
     struct balance *balance = balance_new(pool, 3, 4);
-    ck_assert_ptr_null(balance_pick(balance, NULL));
+    ck_assert_ptr_null(balance_pick(balance, NULL, 0));
+    balance_free(&balance);
+    pool_free(&pool);
+}
+END_TEST
+
+/* How often each server is picked, every pick with a key of its own. */
+static void count_picks(struct balance *balance, unsigned picks_made, unsigned *counts) {
+    memset(counts, 0, SERVERS * sizeof *counts);
+    for (unsigned n = 0; n < picks_made; n++) {
+        struct server *server = balance_pick(balance, NULL, n);
+        for (unsigned k = 0; k < pool->server_count; k++)
+            counts[k] += pool->servers[k] == server;
+    }
+}
+
+/* Down, and up again ago_ms before now. */
+static void come_back(struct server *server, uint64_t ago_ms) {
+    server_set_state(server, SERVER_DOWN);
+    ck_assert(server_set_state(server, SERVER_UP));
+    ck_assert_uint_ne(atomic_load(&server->returned_ms), 0);
+    atomic_store(&server->returned_ms, clock_ms() - ago_ms);
+}
+
+START_TEST(test_balance_slow_start) {
+    setup((enum config_balance)_i, 2);
+    config.slow_start_ms = 100000;
+    open_pool();
+    struct balance *balance = balance_new(pool, 0, 1);
+    unsigned counts[SERVERS], before = 0;
+    for (unsigned step = 0; step < 4; step++) { /* the one that came back is the first: "first" prefers it, too */
+        come_back(pool->servers[0], step * 30000);
+        count_picks(balance, 3000, counts);
+        ck_assert_uint_gt(counts[0], before + 100);
+        before = counts[0];
+        if (step == 0)
+            ck_assert_uint_lt(counts[0], 400);
+    }
+    atomic_store(&pool->servers[0]->returned_ms, clock_ms() - 100001);
+    count_picks(balance, 3000, counts);
+    ck_assert_uint_gt(counts[0], 1300);
+    ck_assert_uint_eq(atomic_load(&pool->servers[0]->returned_ms), 0); /* nobody looks at the clock any more */
+    config.slow_start_ms = 0;
+    come_back(pool->servers[0], 0);
+    count_picks(balance, 3000, counts);
+    ck_assert_uint_gt(counts[0], 1300);
+    balance_free(&balance);
+    pool_free(&pool);
+}
+END_TEST
+
+START_TEST(test_balance_slow_start_alone) {
+    setup((enum config_balance)_i, 2);
+    open_pool();
+    struct balance *balance = balance_new(pool, 0, 1);
+    server_set_state(pool->servers[1], SERVER_DOWN);
+    come_back(pool->servers[0], 0);
+    ck_assert_str_eq(picks(balance, 20), "aaaaaaaaaaaaaaaaaaaa");
+    balance_free(&balance);
+    pool_free(&pool);
+}
+END_TEST
+
+START_TEST(test_balance_slow_start_leastconn_tunnels) {
+    setup(CONFIG_BALANCE_LEASTCONN, 2);
+    config.slow_start_ms = 100000;
+    open_pool();
+    struct balance *balance = balance_new(pool, 0, 1);
+    for (unsigned i = 0; i < 5000; i++)
+        server_enter(pool->servers[0]);
+    come_back(pool->servers[1], 20000); /* a quarter of the newcomers, though it has no tunnel at all */
+    unsigned counts[SERVERS];
+    count_picks(balance, 2000, counts);
+    ck_assert_uint_gt(counts[1], 350);
+    ck_assert_uint_lt(counts[1], 650);
+    ck_assert_uint_eq(counts[0] + counts[1], 2000);
+    balance_free(&balance);
+    pool_free(&pool);
+}
+END_TEST
+
+START_TEST(test_balance_random) {
+    setup(CONFIG_BALANCE_RANDOM, 3);
+    servers[0].weight = 2;
+    open_pool();
+    struct balance *one = balance_new(pool, 0, 2), *two = balance_new(pool, 1, 2);
+    unsigned counts[SERVERS];
+    count_picks(one, 4000, counts);
+    ck_assert_uint_gt(counts[0], 1700);
+    ck_assert_uint_lt(counts[0], 2300);
+    ck_assert_uint_gt(counts[1], 800);
+    ck_assert_uint_gt(counts[2], 800);
+    char first[64];
+    snprintf(first, sizeof first, "%s", picks(one, 50));
+    ck_assert_str_ne(first, picks(two, 50));
+    balance_free(&one);
+    balance_free(&two);
+    pool_free(&pool);
+}
+END_TEST
+
+START_TEST(test_balance_random_prefers_the_less_loaded) {
+    setup(CONFIG_BALANCE_RANDOM, 10);
+    open_pool();
+    struct balance *balance = balance_new(pool, 0, 1);
+    unsigned most = 0;
+    for (unsigned i = 0; i < 1000; i++)
+        server_enter(balance_pick(balance, NULL, 0));
+    for (unsigned k = 0; k < 10; k++) {
+        unsigned active = atomic_load(&pool->servers[k]->active);
+        most = active > most ? active : most;
+    }
+    ck_assert_uint_lt(most, 108); /* by lot alone the fullest of ten would have about 115 */
+    for (unsigned i = 0; i < 50; i++)
+        server_enter(pool->servers[3]);
+    ck_assert_ptr_null(strchr(picks(balance, 50), 'd'));
+    balance_free(&balance);
+    pool_free(&pool);
+}
+END_TEST
+
+START_TEST(test_balance_first) {
+    setup(CONFIG_BALANCE_FIRST, 3);
+    servers[0].max_connections = 2;
+    config.slow_start_ms = 0;
+    open_pool();
+    struct balance *balance = balance_new(pool, 2, 4);
+    ck_assert_str_eq(picks(balance, 4), "aaaa");
+    ck_assert(server_enter(pool->servers[0]) && server_enter(pool->servers[0]));
+    ck_assert_str_eq(picks(balance, 4), "bbbb");
+    server_leave(pool->servers[0]);
+    ck_assert_str_eq(picks(balance, 4), "aaaa");
+    server_set_state(pool->servers[0], SERVER_DOWN);
+    server_set_state(pool->servers[1], SERVER_DOWN);
+    ck_assert_str_eq(picks(balance, 4), "cccc");
+    balance_free(&balance);
+    pool_free(&pool);
+}
+END_TEST
+
+START_TEST(test_balance_hash_shares_by_weight) {
+    setup(CONFIG_BALANCE_HASH, 4);
+    servers[2].weight = 3;
+    open_pool();
+    struct balance *one = balance_new(pool, 0, 2), *two = balance_new(pool, 1, 2);
+    unsigned counts[SERVERS];
+    count_picks(one, 6000, counts); /* 1:1:3:1 */
+    ck_assert_uint_gt(counts[2], 2800);
+    ck_assert_uint_lt(counts[2], 3200);
+    ck_assert_uint_gt(counts[0], 850);
+    ck_assert_uint_lt(counts[0], 1150);
+    for (unsigned key = 0; key < 500; key++) /* all workers choose alike */
+        ck_assert_ptr_eq(balance_pick(one, NULL, key), balance_pick(two, NULL, key));
+    balance_free(&one);
+    balance_free(&two);
+    pool_free(&pool);
+}
+END_TEST
+
+#define KEYS 5000
+
+START_TEST(test_balance_hash_moves_its_share_only) {
+    static unsigned before[KEYS];
+    unsigned moved = 0, elsewhere = 0;
+    setup(CONFIG_BALANCE_HASH, 9);
+    open_pool();
+    struct balance *balance = balance_new(pool, 0, 1);
+    for (unsigned key = 0; key < KEYS; key++)
+        for (unsigned k = 0; k < 9; k++)
+            before[key] = balance_pick(balance, NULL, key) == pool->servers[k] ? k : before[key];
+    balance_free(&balance);
+    pool_free(&pool);
+    setup(CONFIG_BALANCE_HASH, 10);
+    open_pool();
+    balance = balance_new(pool, 0, 1);
+    for (unsigned key = 0; key < KEYS; key++) {
+        struct server *now = balance_pick(balance, NULL, key);
+        moved += now == pool->servers[9];
+        elsewhere += now != pool->servers[9] && now != pool->servers[before[key]];
+    }
+    ck_assert_uint_gt(moved, KEYS / 10 - 100);
+    ck_assert_uint_lt(moved, KEYS / 10 + 100);
+    ck_assert_uint_eq(elsewhere, 0); /* no key moves between those that were there */
+    server_set_state(pool->servers[9], SERVER_DOWN);
+    for (unsigned key = 0; key < KEYS; key++)
+        ck_assert_ptr_eq(balance_pick(balance, NULL, key), pool->servers[before[key]]);
+    balance_free(&balance);
+    pool_free(&pool);
+}
+END_TEST
+
+START_TEST(test_balance_hash_is_bounded) {
+    setup(CONFIG_BALANCE_HASH, 4);
+    config.hash_bound = 150;
+    open_pool();
+    struct balance *balance = balance_new(pool, 0, 1);
+    unsigned used = 0, most = 0;
+    for (unsigned n = 0; n < 400; n++) /* one hot key */
+        server_enter(balance_pick(balance, NULL, 77));
+    for (unsigned k = 0; k < 4; k++) {
+        unsigned active = atomic_load(&pool->servers[k]->active);
+        used += active > 0;
+        most = active > most ? active : most;
+    }
+    ck_assert_uint_eq(most, 150); /* half more than its 100 */
+    ck_assert_uint_eq(used, 3);   /* 150, 150, 100: the key's own order */
+    config.hash_bound = 0;
+    struct server *owner = balance_pick(balance, NULL, 77);
+    ck_assert_uint_eq(atomic_load(&owner->active), 150);
+    balance_free(&balance);
+    pool_free(&pool);
+    setup(CONFIG_BALANCE_HASH, 4);
+    open_pool();
+    balance = balance_new(pool, 0, 1);
+    for (unsigned n = 0; n < 16; n++) { /* a quiet pool is not torn apart */
+        ck_assert_ptr_eq(balance_pick(balance, NULL, 77), owner = balance_pick(balance, NULL, 77));
+        server_enter(owner);
+    }
+    ck_assert_uint_eq(atomic_load(&owner->active), 16);
     balance_free(&balance);
     pool_free(&pool);
 }
@@ -156,10 +380,19 @@ int main(void) {
     tcase_add_test(tests, test_balance_roundrobin_is_smooth);
     tcase_add_test(tests, test_balance_workers_do_not_move_in_step);
     tcase_add_test(tests, test_balance_skips_what_is_not_live);
-    tcase_add_loop_test(tests, test_balance_backups_come_last, 0, 2);
-    tcase_add_loop_test(tests, test_balance_avoids_what_was_tried, 0, 2);
+    tcase_add_loop_test(tests, test_balance_backups_come_last, 0, CONFIG_BALANCE_FIRST + 1);
+    tcase_add_loop_test(tests, test_balance_avoids_what_was_tried, 0, CONFIG_BALANCE_FIRST + 1);
     tcase_add_test(tests, test_balance_leastconn);
-    tcase_add_loop_test(tests, test_balance_no_servers, 0, 2);
+    tcase_add_loop_test(tests, test_balance_no_servers, 0, CONFIG_BALANCE_FIRST + 1);
+    tcase_add_loop_test(tests, test_balance_slow_start, 0, CONFIG_BALANCE_FIRST + 1);
+    tcase_add_loop_test(tests, test_balance_slow_start_alone, 0, CONFIG_BALANCE_FIRST + 1);
+    tcase_add_test(tests, test_balance_slow_start_leastconn_tunnels);
+    tcase_add_test(tests, test_balance_random);
+    tcase_add_test(tests, test_balance_random_prefers_the_less_loaded);
+    tcase_add_test(tests, test_balance_first);
+    tcase_add_test(tests, test_balance_hash_shares_by_weight);
+    tcase_add_test(tests, test_balance_hash_moves_its_share_only);
+    tcase_add_test(tests, test_balance_hash_is_bounded);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -179,7 +179,10 @@ START_TEST(test_load_pool) {
         "connect_timeout = '1s', response_timeout = false, upgrade_timeout = '2s', tunnel_max_age = '1d', half_close_timeout = '3s', "
         "retries = 0, tls = { verify = false, sni = 's' }, host = 'server', keepalive = false, keepalive_timeout = '1s', resolve = '10s', "
         "source = '127.0.0.1' }\n"
-        "pool 'q' { servers = '127.0.0.1:2', probe = 'tcp', host = 'fixed.example' } pool 'r' { servers = { '127.0.0.1:3' }, probe = false }");
+        "pool 'q' { servers = '127.0.0.1:2', probe = 'tcp', host = 'fixed.example' } pool 'r' { servers = { '127.0.0.1:3' }, probe = false }\n"
+        "pool 's' { servers = '127.0.0.1:2', balance = 'hash', hash_bound = 125, slow_start = '90s', affinity = { cookie = 'node', "
+        "same_site = 'strict', ttl = '8h', key = '0123456789abcdef\\n' } } pool 't' { servers = '127.0.0.1:2', balance = 'first', "
+        "hash_bound = false, slow_start = false, affinity = false }");
     const struct config_pool *p = config_find_pool(config, "p");
     ck_assert_str_eq(p->servers[0].address, "[::1]:1");
     ck_assert_str_eq(p->servers[0].host, "::1");
@@ -204,6 +207,22 @@ START_TEST(test_load_pool) {
     ck_assert_int_eq(config_find_pool(config, "q")->probe.kind, CONFIG_PROBE_TCP);
     ck_assert_str_eq(config_find_pool(config, "q")->host_fixed, "fixed.example");
     ck_assert_int_eq(config_find_pool(config, "r")->probe.kind, CONFIG_PROBE_NONE);
+    ck_assert_int_eq(p->balance, CONFIG_BALANCE_ROUNDROBIN);
+    ck_assert_uint_eq(p->hash_bound, 200);
+    ck_assert_uint_eq(p->slow_start_ms, 30000);
+    ck_assert_ptr_null(p->affinity.cookie);
+    const struct config_pool *s = config_find_pool(config, "s"), *t = config_find_pool(config, "t");
+    ck_assert_int_eq(s->balance, CONFIG_BALANCE_HASH);
+    ck_assert_uint_eq(s->hash_bound, 125);
+    ck_assert_uint_eq(s->slow_start_ms, 90000);
+    ck_assert_str_eq(s->affinity.cookie, "node");
+    ck_assert_str_eq(s->affinity.key, "0123456789abcdef");
+    ck_assert_int_eq(s->affinity.same_site, CONFIG_SAME_SITE_STRICT);
+    ck_assert_uint_eq(s->affinity.ttl_ms, 8 * 3600000);
+    ck_assert_int_eq(t->balance, CONFIG_BALANCE_FIRST);
+    ck_assert_uint_eq(t->hash_bound, 0);
+    ck_assert_uint_eq(t->slow_start_ms, 0);
+    ck_assert_ptr_null(t->affinity.cookie);
 }
 END_TEST
 

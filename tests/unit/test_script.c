@@ -313,6 +313,34 @@ START_TEST(test_actions) {
 }
 END_TEST
 
+START_TEST(test_action_pools_and_key) {
+    struct rig rig;
+    const struct action *action;
+    rig_open(&rig, "",
+             "local order = { 'super', 'chat' }\n"
+             "local go = forward(order, { key = 42 })\norder[1] = 'chat'\n"
+             "route \"a\" { function(req) return go end }\n"
+             "route \"b\" { function(req) return forward({ 'chat', 'super' }, { server = 'one' }) end }\n"
+             "route \"c\" { function(req) return forward('chat', { key = 'a\\0b' }) end }\n"
+             "route \"d\" { path = '/never', go }");
+    rig_request(&rig, PLAIN_HEAD);
+    ck_assert_int_eq(rig_step(&rig, 0, &action), SCRIPT_OK);
+    ck_assert_uint_eq(action->forward.pool, 1);
+    ck_assert_uint_eq(action->forward.other_count, 1);
+    ck_assert_uint_eq(action->forward.others[0], 0);
+    ck_assert_span(action->forward.key, "42");
+    ck_assert_int_eq(rig_step(&rig, 1, &action), SCRIPT_OK); /* a server of any pool in the list */
+    ck_assert_span(action->forward.server, "one");
+    ck_assert_ptr_null(action->forward.key.p);
+    ck_assert_int_eq(rig_step(&rig, 2, &action), SCRIPT_OK);
+    ck_assert_uint_eq(action->forward.key.n, 3);
+    ck_assert_uint_eq(action->forward.other_count, 0);
+    const struct action *made = &rig.config->routes[3].steps[0].action;
+    ck_assert(made->forward.pool == 1 && made->forward.other_count == 1 && made->forward.others[0] == 0);
+    rig_close(&rig);
+}
+END_TEST
+
 /* Static steps and returned values are the same constructors. */
 START_TEST(test_actions_made_at_load) {
     struct rig rig;
@@ -357,8 +385,11 @@ static const char *const bad_returns[] = {
     "local h = {} for i = 1, 10000 do h['x' .. i] = 'y' end return reply(200, '', h)",
     "return forward('nowhere')",
     "return forward('cha' .. 't2')",
-    "return forward({ 'chat', 'super' })",
-    "return forward('chat', { key = 'x' })",
+    "return forward('chat', { key = '' })",
+    "return forward('chat', { key = {} })",
+    "return forward {}",
+    "return forward { 'chat', 'nowhere' }",
+    "return forward { 'chat', 'chat' }",
     "return forward('chat', { server = 'nope' })",
     "return forward('chat', { pth = '/' })",
     "return forward('chat', { path = 'x' })",
@@ -680,6 +711,7 @@ static void add_tests(TCase *tests) {
     tcase_add_test(tests, test_websocket);
     tcase_add_test(tests, test_websocket_edit_is_seen);
     tcase_add_test(tests, test_actions);
+    tcase_add_test(tests, test_action_pools_and_key);
     tcase_add_test(tests, test_actions_made_at_load);
     tcase_add_loop_test(tests, test_bad_returns, 0, (int)ARRAY_LEN(bad_returns));
     tcase_add_test(tests, test_request_is_over);
