@@ -526,15 +526,6 @@ def test_retries(start, scripted, retries, dead, status):
     assert {verdict(gateway, GET % b"/") for i in range(6)} == status
 
 
-def test_later_words_are_refused_by_name(moongate, tmp_path):
-    """What is not in this version is never silently ignored."""
-    for word in ('affinity = { cookie = "n" }', 'proxy_protocol = "v2"'):
-        file = tmp_path / "later.lua"
-        file.write_text(f'listener "http" {{ bind = "127.0.0.1:1" }}\npool "p" {{ servers = {{ "127.0.0.1:2" }}, {word} }}\nroute "r" {{ forward "p" }}\n')
-        done = moongate("check", file)
-        assert done.returncode == 1 and "not in this version" in done.stdout + done.stderr, word
-
-
 def test_a_slow_head_does_not_hold_up_others(start):
     """Many half-sent heads, one worker: a whole one is answered at once."""
     gateway = start(fixed('header_timeout = "5s",'), workers=1)
