@@ -21,7 +21,7 @@ struct cli_command {
     const char *help;  /* the options, one a line */
 };
 
-extern const struct cli_command cli_run, cli_check, cli_route, cli_dump, cli_demo, cli_origin;
+extern const struct cli_command cli_run, cli_check, cli_route, cli_dump, cli_demo, cli_origin, cli_import;
 
 /* Prints usage and help of a command to stdout. */
 void cli_print_help(const struct cli_command *command);

@@ -15,7 +15,7 @@
 #include "cli/cli.h"
 
 static const struct cli_command *const main_commands[] = {
-    &cli_run, &cli_check, &cli_route, &cli_dump, &cli_demo, &cli_origin,
+    &cli_run, &cli_check, &cli_route, &cli_dump, &cli_import, &cli_demo, &cli_origin,
 };
 
 static void main_print_help(FILE *out) {

@@ -22,6 +22,9 @@ struct script_load *script_load_file(const char *file, script_report_fn *report,
 struct config *script_load_config(struct script_load *load); /* borrowed */
 void script_load_free(struct script_load **load);
 
+/* Whether this version reads key in the declaration word ("pool", "listener tls", ...). */
+bool script_option_known(const char *word, const char *key);
+
 /* The one implementation of script_ops; its open() takes a struct script_load. */
 extern const struct script_ops script_lua_ops;
 
