@@ -40,7 +40,7 @@ struct action {
         struct {
             struct span url;    /* whole Location; .p NULL: from the parts below, each .p NULL where it stays */
             struct span scheme, host, path, query; /* path may end in "*" */
-            uint16_t port;      /* 0: none named (a changed scheme drops the old port) */
+            uint16_t port;      /* 0: none named (a changed scheme or host drops the old one) */
             uint16_t status;    /* 301 302 303 307 308 */
         } redirect;
     };

@@ -31,6 +31,7 @@ struct loop {
     int epoll_fd;
     int wake_fd;
     bool stopping;
+    bool saw_all;
     uint64_t now_ms;
     struct heap timers;
     struct list ready;
@@ -156,9 +157,15 @@ void loop_turn(struct loop *loop, int limit_ms) {
     struct epoll_event events[LOOP_EVENTS];
     int count = epoll_wait(loop->epoll_fd, events, LOOP_EVENTS, loop_wait_ms(loop, limit_ms));
     loop->now_ms = clock_ms();
+    loop->saw_all = count < LOOP_EVENTS;
+    /* Two passes: while one source is served, what the batch still holds for the others can be seen in them. */
+    for (int i = 0; i < count; i++)
+        ((struct loop_source *)events[i].data.ptr)->pending = events[i].events;
     for (int i = 0; i < count; i++) {
         struct loop_source *source = events[i].data.ptr;
-        source->on_ready(source, events[i].events);
+        uint32_t pending = source->pending;
+        source->pending = 0;
+        source->on_ready(source, pending);
     }
     if (!list_empty(&loop->ready))
         loop_run_ready(loop);
@@ -179,10 +186,13 @@ void loop_stop(struct loop *loop) { loop->stopping = true; }
 
 uint64_t loop_now_ms(const struct loop *loop) { return loop->now_ms; }
 
+bool loop_saw_all(const struct loop *loop) { return loop->saw_all; }
+
 struct slab *loop_conns(struct loop *loop) { return &loop->conns; }
 
 void loop_source_init(struct loop_source *source, void (*on_ready)(struct loop_source *, uint32_t)) {
     source->on_ready = on_ready;
+    source->pending = 0;
     list_init(&source->again);
 }
 

@@ -24,6 +24,7 @@ struct loop_source {
     /* events: EPOLL* bits; 0 when called from the ready list. */
     void (*on_ready)(struct loop_source *source, uint32_t events);
     struct list again; /* on the ready list; init with loop_source_init() */
+    uint32_t pending;  /* EPOLL* bits of this turn's batch that on_ready() has not been given yet */
 };
 
 struct timer {
@@ -79,6 +80,11 @@ static inline bool timer_is_set(const struct timer *timer) { return timer->deadl
 void loop_defer(struct loop *loop, struct deferred *deferred, void (*free)(struct deferred *));
 /* Any thread: message->run(message) is called on the loop's thread, in order a sender. */
 void loop_post(struct loop *loop, struct message *message, void (*run)(struct message *));
+/*
+ * True when this turn's batch held everything the kernel had to tell: a source with neither pending events nor an earlier one had
+ * nothing new when the turn began.
+ */
+bool loop_saw_all(const struct loop *loop);
 /* The slab that this thread's conns come from. */
 struct slab *loop_conns(struct loop *loop);
 /* Called at the end of every turn, for what batches its work; NULL: none. */

@@ -61,6 +61,7 @@ static void client_h1_refuse(struct client *client, const struct http1_error *er
     struct request *request = client->request ? client->request : client_h1_new_request(client);
     client->refused = true;
     request->detail = error->reason;
+    subject_name_refused(&request->subject, &client->peer);
     request_refuse(request, error->status, error->status == 408 ? CAUSE_CLIENT_HEADER_TIMEOUT : CAUSE_CLIENT_BAD);
 }
 

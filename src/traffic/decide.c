@@ -213,8 +213,10 @@ struct span decide_location(struct subject *subject, const struct action *redire
         scheme = redirect->redirect.scheme;
         port = 0;
     }
-    if (redirect->redirect.host.p)
+    if (redirect->redirect.host.p) {
         host = redirect->redirect.host;
+        port = 0; /* the old port says nothing about another host */
+    }
     if (redirect->redirect.port)
         port = redirect->redirect.port;
     if ((port == 80 && span_equal(scheme, SPAN("http"))) || (port == 443 && span_equal(scheme, SPAN("https"))) ||

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -24,6 +25,13 @@
 #define LISTENER_BATCH 16      /* connections taken a turn */
 #define LISTENER_REARM_MS 100
 
+static uint64_t listener_path_inode(const struct addr *addr) {
+    struct stat status;
+    if (addr->sa.any.sa_family != AF_UNIX || stat(addr->sa.un.sun_path, &status) != 0)
+        return 0;
+    return status.st_ino;
+}
+
 static bool listener_open(struct listener *listener, const struct config_listener *config, const struct addr *addr,
                           const char *text, char *error, size_t size) {
     const char *step = "";
@@ -36,6 +44,7 @@ static bool listener_open(struct listener *listener, const struct config_listene
     if (!sock_local(listener->fd, &listener->addr))
         listener->addr = *addr;
     listener->port = addr_port(&listener->addr);
+    listener->path_inode = listener_path_inode(&listener->addr);
     return true;
 }
 
@@ -66,7 +75,8 @@ void listeners_close(struct listeners *listeners) {
     for (unsigned i = 0; i < listeners->count; i++) {
         struct listener *listener = &listeners->list[i];
         close(listener->fd);
-        if (listener->addr.sa.any.sa_family == AF_UNIX)
+        /* A successor may have put its own socket there while we drained. */
+        if (listener->path_inode != 0 && listener_path_inode(&listener->addr) == listener->path_inode)
             unlink(listener->addr.sa.un.sun_path);
     }
     mem_free(listeners->list);

@@ -18,6 +18,7 @@ struct listener {
     struct addr addr;           /* as bound: a port 0 has become a real one */
     unsigned index;             /* of config->listeners */
     uint16_t port;
+    uint64_t path_inode;        /* of a unix socket's path: only our own is removed at the end */
     _Atomic(unsigned) *live;    /* connections of the declaration (all its binds) */
     _Atomic(unsigned) ports;    /* workers that listen */
 };

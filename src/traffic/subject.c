@@ -352,3 +352,10 @@ bool subject_apply_offer(struct subject *subject) {
     }
     return http_set(&subject->head, SPAN("Sec-WebSocket-Protocol"), span_make(text, n));
 }
+
+void subject_name_refused(struct subject *subject, const struct addr *peer) {
+    if (subject->peer.family == 0)
+        subject->peer = subject->client = addr_shrink(peer);
+    if (!subject->id.p)
+        (void)subject_make_id(subject);
+}

@@ -74,6 +74,9 @@ unsigned subject_prepare(struct subject *subject, const struct config_listener *
                          const struct config_settings *settings, const struct addr *peer, uint16_t local_port,
                          const struct tls *tls, const char **reason);
 
+/* For a head that was refused before subject_prepare(): who sent it, and an id, so that the log can name both. */
+void subject_name_refused(struct subject *subject, const struct addr *peer);
+
 /* A snapshot of the edits, so that a route that throws can be undone (rules.md part 2, rule 3). */
 struct subject_mark {
     struct http_field *fields; /* arena copy, used again by the next mark; start with a zeroed mark */

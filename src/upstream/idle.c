@@ -94,6 +94,16 @@ static bool idle_check(struct conn *conn) {
     return true;
 }
 
+/*
+ * What may be sent again is served by what the loop knows since the turn began; what may not, asks the kernel now.
+ */
+static bool idle_is_quiet(const struct idle *idle, struct conn *conn, bool ask) {
+    bool known = loop_saw_all(idle->upstream->loop) && !conn->tls;
+    if (ask || !known || conn->readable || conn->source.pending != 0)
+        return idle_check(conn);
+    return !conn->fin_seen && !conn->failed && !conn->eof;
+}
+
 static void idle_on_event(struct conn *conn) {
     struct idle_entry *entry = conn->owner;
     if (conn->fin_seen || conn->failed || (conn_may_read(conn) && !idle_check(conn)))
@@ -149,9 +159,7 @@ struct conn *idle_take(struct idle *idle, const struct server *server, uint64_t 
         struct idle_entry *entry = container_of(group->entries.next, struct idle_entry, node);
         if (max_age_ms != 0 && now - entry->since_ms > max_age_ms)
             return NULL; /* all others are older still */
-        /* Put back in this very turn: it was just read dry, and the loop has told nothing since. */
-        bool fresh = now == entry->since_ms && !entry->conn->readable && !entry->conn->fin_seen && !entry->conn->tls;
-        if (now < entry->until_ms && (fresh || idle_check(entry->conn)))
+        if (now < entry->until_ms && idle_is_quiet(idle, entry->conn, max_age_ms != 0))
             return idle_detach(entry);
         idle_close(entry);
     }

@@ -103,10 +103,7 @@ START_TEST(test_paced_connections_are_spread_over_workers) {
     static struct worker workers[2];
     int clients[60];
     char error[GENERATION_ERROR_MAX] = "";
-    rig_start(&rig);
-    worker_stop(&rig.worker); /* two of our own instead */
-    worker_join(&rig.worker);
-    worker_free(&rig.worker);
+    rig_prepare(&rig);
     rig.shared.workers = workers;
     rig.shared.worker_count = 2;
     for (unsigned i = 0; i < 2; i++)
@@ -131,7 +128,6 @@ START_TEST(test_paced_connections_are_spread_over_workers) {
         worker_join(&workers[i]);
     for (unsigned i = 0; i < 2; i++)
         worker_free(&workers[i]);
-    rig.worker.started = false;
     listeners_close(&rig.listeners);
     generation_unref(&rig.generation);
 }

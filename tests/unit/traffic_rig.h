@@ -7,6 +7,7 @@
 #define MOONGATE_TESTS_TRAFFIC_RIG_H
 
 #include <check.h>
+#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -92,7 +93,8 @@ static inline void rig_init(struct rig *rig) {
     rig->config = config_new("rig.lua");
 }
 
-static inline void rig_start(struct rig *rig) {
+/* Everything but the worker. */
+static inline void rig_prepare(struct rig *rig) {
     rig->config->listeners = &rig->listener;
     rig->config->pools = &rig->pool;
     rig->config->routes = &rig->route;
@@ -106,6 +108,11 @@ static inline void rig_start(struct rig *rig) {
     rig->shared.workers = &rig->worker;
     if (rig->shared.max_connections == 0)
         rig->shared.max_connections = 1000;
+}
+
+static inline void rig_start(struct rig *rig) {
+    char error[GENERATION_ERROR_MAX] = "";
+    rig_prepare(rig);
     ck_assert_msg(worker_start(&rig->worker, 0, &rig->shared, rig->generation, error), "%s", error);
     worker_listen(&rig->worker);
 }
@@ -137,7 +144,7 @@ static inline int rig_connect(const struct rig *rig) {
     ck_assert_int_ge(fd, 0);
     rig_timeout(fd);
     const struct addr *to = &rig->listeners.list[0].addr;
-    ck_assert_int_eq(connect(fd, &to->sa.any, to->len), 0);
+    ck_assert_msg(connect(fd, &to->sa.any, to->len) == 0, "connect: %s", strerror(errno));
     return fd;
 }
 
