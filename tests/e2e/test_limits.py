@@ -167,15 +167,19 @@ def test_min_rate(start, scripted):
             time.sleep(6.5)
             peer.send(b"1\r\nb\r\n0\r\n\r\n")
         elif b"/download" in head:
+            peer.sock.settimeout(20)
             peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
-            while True:
-                peer.send(b"d" * 65536)
+            try:
+                while True:
+                    peer.send(b"d" * 65536)
+            except OSError:
+                ended.append(time.monotonic())
         else:
             peer.body(head)
             peer.answer()
 
     gateway = start(forwarding(scripted(handler).address, listener="min_rate = 1000,"))
-    results = {}
+    results, ended = {}, []
 
     def upload(name, pause, size):
         with raw.connect(gateway.port(), timeout=20) as s:
@@ -201,11 +205,9 @@ def test_min_rate(start, scripted):
         with s:
             s.sendall(GET % b"/download")
             begun = time.monotonic()
-            try:
-                while s.recv(10):
-                    time.sleep(0.1)
-            except OSError:
-                pass
+            while not ended and time.monotonic() - begun < 12:
+                s.recv(10)
+                time.sleep(0.1)
             results["download"] = time.monotonic() - begun
 
     def fetch(path):
@@ -214,7 +216,7 @@ def test_min_rate(start, scripted):
             results[path] = raw.Response(s).body
 
     threads = [threading.Thread(target=upload, args=(b"slow", 0.2, 10)), threading.Thread(target=upload, args=(b"good", 0.2, 3000)),
-               threading.Thread(target=fetch, args=(b"/slow-server",)), threading.Thread(target=fetch, args=(b"/events",))]
+               threading.Thread(target=download), threading.Thread(target=fetch, args=(b"/slow-server",)), threading.Thread(target=fetch, args=(b"/events",))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -222,7 +224,8 @@ def test_min_rate(start, scripted):
     assert results[b"slow"][0] == 408 and 4.5 < results[b"slow"][1] < 5.5 + LATE
     assert results[b"good"][0] == 200
     assert results[b"/slow-server"] == b"ok" and results[b"/events"] == b"ab"
-    assert gateway.wait_access(1, cause="below the minimum rate")[0]["side"] == "client"
+    assert 4.5 < results["download"] < 5.5 + LATE
+    assert [entry["side"] for entry in gateway.wait_access(2, cause="below the minimum rate")] == ["client"] * 2
 
 
 def test_send_timeout(start, scripted):

@@ -510,6 +510,32 @@ def test_odd_but_right_answers(back):
         assert (response.status, response.body) == (status, body), data
 
 
+def test_answers_cut_anywhere_are_the_same(start, scripted):
+    """Heads, interim answers, chunks and trailers of a server in two pieces, cut at every offset."""
+    whole = (b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" + OK + b"Set-Cookie: a=b\r\n" + CHUNKED + b"\r\n3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nX-Sum: 1\r\n\r\n")
+    bad = OK + b"X-A: b\r\nX-B : c\r\n" + CL + b"2\r\n\r\nok"
+
+    def handler(peer):
+        while True:
+            data, cut = re.match(rb"GET /(\w+)/(\d+)", peer.head()).groups()
+            data, cut = whole if data == b"whole" else bad, int(cut)
+            peer.send(data[:cut])
+            time.sleep(0.003)
+            peer.send(data[cut:])
+
+    gateway = start(forwarding(scripted(handler).address), workers=1)
+    with raw.connect(gateway.port()) as s:
+        for cut in range(1, len(whole)):
+            s.sendall(b"GET /whole/%d HTTP/1.1\r\nHost: a\r\n\r\n" % cut)
+            early = raw.Response(s)
+            final = raw.Response(s, rest=early.rest)
+            assert (early.status, early.get("link"), final.status, final.get("set-cookie"), final.body, final.trailers, final.rest) == (
+                103, "a", 200, "a=b", b"abcde", [("X-Sum", "1")], b""), cut
+        for cut in range(1, len(bad)):
+            s.sendall(b"GET /bad/%d HTTP/1.1\r\nHost: a\r\n\r\n" % cut)
+            assert raw.Response(s).status == 502, cut
+
+
 def test_bytes_without_a_request_close_the_servers_connection(start, scripted):
     """Behind an answer, or on a kept connection: never taken for the next answer."""
     def handler(peer):
