@@ -18,7 +18,7 @@ def connect(port, host="127.0.0.1", timeout=10.0, tls=None, server_name=None):
 
 
 def insecure_tls(**kwargs):
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # create_default_context() would read every CA of the system
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     for key, value in kwargs.items():

@@ -79,11 +79,10 @@ def test_only_aead_suites(start, tmp_path, certificate):
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", rsa[1], "-out", rsa[0], "-days", "2",
                     "-subj", "/CN=rsa.test", "-addext", "subjectAltName=DNS:rsa.test"], check=True, capture_output=True)
     gateway = start(https(certificate, tls=f'certs = {{ {{ cert = "{rsa[0]}", key = "{rsa[1]}" }} }}'))
-    suites = [suite["name"] for suite in ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).get_ciphers()]
     context = raw.insecure_tls(maximum_version=V.TLSv1_2)
     context.set_ciphers("ALL:@SECLEVEL=0")
     names = [suite["name"] for suite in context.get_ciphers() if suite["protocol"] != "TLSv1.3"]
-    assert "ECDHE-RSA-AES128-SHA" in names and suites
+    assert "ECDHE-RSA-AES128-SHA" in names
     taken = set()
     for server_name in ("localhost", "rsa.test"):
         for name in names:
@@ -417,8 +416,9 @@ def drip(s, data):
 def test_stalled_handshakes_hold_nobody_up(start, certificate):
     gateway = start(https(certificate, more='tls_timeout = "10s",'))
     stalled = [raw.connect(gateway.port("https")) for i in range(50)]
+    part = client_hello()[:100]
     for s in stalled:
-        s.sendall(client_hello()[:100])
+        s.sendall(part)
     begin = time.monotonic()
     for i in range(10):
         with hello(gateway) as s:

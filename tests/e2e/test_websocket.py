@@ -664,7 +664,7 @@ route "host" { websocket = true, function(req)
 end }
 '''
 
-ANY_CERTIFICATE = raw.insecure_tls()  # one for all: making a context reads every CA of the system
+ANY_CERTIFICATE = raw.insecure_tls()  # one for all of the thousand
 
 CASES = [  # path, host, offered; who answers, what is chosen
     ("/any", "a.example", ["chat"], "chat", "chat"),
