@@ -102,7 +102,7 @@ def example(tmp_path, certificate):
 
 def test_the_examples_are_there():
     topics = "\n".join(NAMES)
-    for topic in ("quickstart", "subprotocol", "host-and-path", "tls", "weighted", "canary", "maintenance", "application-gateway"):
+    for topic in ("quickstart", "subprotocol", "host-and-path", "tls", "weighted", "canary", "maintenance", "application-gateway", "sticky", "hash"):
         assert topic in topics
     for name in NAMES:
         text = (FOLDER / name).read_text()
@@ -254,6 +254,38 @@ def test_application_gateway_basic(example):
         assert e.get("/chat", protocols="chat", websocket=True).get("x-origin") == "server-2" == e.get("/").get("x-origin")
 
 
+def test_sticky_sessions(example):
+    e = example("09")
+    for name in e.origins:
+        e.wait_err(f"web/{name} up")
+        e.wait_err(f"sockets/{name} up")
+    found = {}
+    for i in range(9):
+        response = e.get("/size/1")
+        found[response.get("x-origin")] = response.get("set-cookie").split(";")[0]
+    assert sorted(found) == ["one", "three", "two"]
+    for name, cookie in found.items():
+        for i in range(4):
+            response = e.get("/size/1", f"Cookie: {cookie}")
+            assert response.get("x-origin") == name and not response.get("set-cookie")
+        assert e.get("/ws", f"Cookie: {cookie}", websocket=True).get("x-origin") == name
+    switch(e.origins["one"], b"fail")
+    wait_for(lambda: e.get("/size/1", f"Cookie: {found['one']}").get("x-origin") != "one", 10, "the client moves")
+    assert e.get("/size/1", f"Cookie: {found['one']}").get("set-cookie")
+
+
+def test_hash_and_regions(example):
+    e = example("10")
+    for name in e.origins:
+        e.wait_err(f"/{name} up")
+    topics = {topic: e.get(f"/feed?topic={topic}").get("x-origin") for topic in range(40)}
+    assert set(topics.values()) == {"one", "two", "three"}
+    assert all(e.get(f"/feed/x?topic={topic}").get("x-origin") == name for topic, name in topics.items())
+    assert answers(e) == {"eu": 12}
+    switch(e.origins["eu"], b"fail")
+    wait_for(lambda: answers(e, 3) == {"us": 3}, 10, "the other region")
+
+
 # --- done-criterion 5: the same verdict ---
 
 PATHS = ["/", "/ws", "/chat", "/feed", "/feed/", "/feed/news", "/feedx", "/rooms/tea", "/rooms/vip-1", "/rooms/a/b", "/status", "/status/", "/x/../status",
@@ -313,7 +345,8 @@ def test_route_says_what_live_traffic_gets(example, name, env):
         assert done.returncode == 0, done.stderr
         printed = done.stdout.splitlines()
         found = re.match(r'route "([^"]+)"', printed[1])
-        told = printed[0], found and found.group(1)
+        verdict = re.sub(r'^(forward to pool "[^"]+").*', r"\1", printed[0])  # without other pools and the key
+        told = verdict, found and found.group(1)
         assert live_verdict(e, response) == told, (method, path, host, offered, line, client)
         seen.add(told)
     assert len(seen) >= 3, "the list tells more than one thing"
