@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Bytes both ways after a 101. Per direction: read into the worker's scratch, write straight out, keep only what the peer did not take, and read no
- * more while anything is kept. An idle tunnel holds no buffer.
+ * more while anything is kept. Bulk flows between two plain sockets go through a borrowed pipe instead and never enter the process. An idle
+ * tunnel holds neither buffer nor pipe.
  *
  * The subtle one is the end. FIN from one side is passed on once everything before it is out, and the other direction lives on until its own FIN or
  * the half-close timeout; a reset or error ends both at once. Whoever spoke the first FIN is the one the log names.
@@ -13,6 +14,8 @@
 #include "base/metrics.h"
 #include "traffic/access.h"
 
+#define TUNNEL_BULK 4                  /* large reads in a row until a flow goes through a pipe */
+#define TUNNEL_BULK_READ (16 * 1024)   /* bytes: what counts as large; copying less is cheaper than two splices */
 #define TUNNEL_READS 4 /* reads of 64 KiB a turn and direction, so that a flood starves nobody */
 
 enum { TUNNEL_CLIENT, TUNNEL_SERVER };
@@ -21,6 +24,7 @@ struct tunnel {
     struct worker *worker;
     struct conn *conn[2];
     struct buf held[2];      /* held[i]: bytes towards conn[i] that it has not taken */
+    struct pipe *pipe[2];    /* pipe[i]: lent to a bulk flow from conn[i]; NULL otherwise */
     uint64_t bytes[2];       /* read from conn[i] */
     uint64_t opened_ms;
     uint64_t active_ms;      /* last byte either way */
@@ -30,6 +34,7 @@ struct tunnel {
     bool finished[2];        /* conn[i] has sent its FIN, and it was passed on */
     uint8_t first_fin;       /* index of the side that ended first */
     bool has_fin;
+    uint8_t bulk[2];         /* how much the flow from conn[i] looks like bulk: TUNNEL_BULK: it goes through a pipe */
     struct server *server;   /* entered, referenced */
     struct listener *listener;
     struct access_names *names;
@@ -78,6 +83,8 @@ static void tunnel_close(struct tunnel *tunnel, enum cause cause) {
     list_remove(&tunnel->link);
     buf_release(&tunnel->held[TUNNEL_CLIENT]);
     buf_release(&tunnel->held[TUNNEL_SERVER]);
+    pipes_return(&worker->pipes, &tunnel->pipe[TUNNEL_CLIENT]);
+    pipes_return(&worker->pipes, &tunnel->pipe[TUNNEL_SERVER]);
     metric_add(METRIC_tunnels_closed, 1);
     metric_add(METRIC_clients_closed, 1);
     atomic_fetch_sub_explicit(tunnel->listener->live, 1, memory_order_relaxed);
@@ -189,34 +196,85 @@ static bool tunnel_pass_end(struct tunnel *tunnel, int side) {
     return true;
 }
 
+/* Large reads count a flow up, small ones count it down. */
+static void tunnel_weigh(struct tunnel *tunnel, int side, size_t n) {
+    uint8_t *bulk = &tunnel->bulk[side];
+    if (n < TUNNEL_BULK_READ)
+        *bulk = *bulk > 0 ? (uint8_t)(*bulk - 1) : 0;
+    else if (*bulk < TUNNEL_BULK)
+        (*bulk)++;
+}
+
+/* True when the flow from side shall go through a pipe, and there is one. */
+static bool tunnel_has_pipe(struct tunnel *tunnel, int side) {
+    if (tunnel->pipe[side])
+        return true;
+    if (tunnel->bulk[side] < TUNNEL_BULK || tunnel->conn[TUNNEL_CLIENT]->tls || tunnel->conn[TUNNEL_SERVER]->tls)
+        return false;
+    tunnel->pipe[side] = pipes_borrow(&tunnel->worker->pipes);
+    return tunnel->pipe[side] != NULL;
+}
+
+/* One read and write by copying. IO_OK: there may be more to do. IO_ERROR: the tunnel is over. */
+static enum io tunnel_copy(struct tunnel *tunnel, int side) {
+    char *scratch = tunnel->worker->scratch;
+    size_t n = 0;
+    enum io result = conn_read(tunnel->conn[side], scratch, TUNNEL_HOLD_MAX, &n);
+    if (result != IO_OK)
+        return result;
+    tunnel->bytes[side] += n;
+    tunnel->active_ms = loop_now_ms(tunnel->worker->loop);
+    tunnel_weigh(tunnel, side, n);
+    if (!tunnel_write(tunnel, !side, scratch, n))
+        return IO_ERROR;
+    return buf_empty(&tunnel->held[!side]) ? IO_OK : IO_AGAIN;
+}
+
+/* The same through the pipe, which goes back as soon as it is empty and the flow pauses. */
+static enum io tunnel_splice(struct tunnel *tunnel, int side) {
+    struct pipe *pipe = tunnel->pipe[side];
+    size_t n = 0;
+    enum io result = IO_OK;
+    if (pipe->filled == 0) {
+        result = pipe_fill(pipe, tunnel->conn[side], &n);
+        if (result == IO_OK) {
+            tunnel->bytes[side] += n;
+            tunnel_weigh(tunnel, side, n);
+        }
+    }
+    if (result == IO_OK) {
+        result = pipe_drain(pipe, tunnel->conn[!side], &n);
+        tunnel->active_ms = loop_now_ms(tunnel->worker->loop);
+        if (result == IO_ERROR) {
+            tunnel_close(tunnel, tunnel_broken(!side));
+            return IO_ERROR;
+        }
+    }
+    if (pipe->filled == 0 && (result != IO_OK || tunnel->bulk[side] < TUNNEL_BULK))
+        pipes_return(&tunnel->worker->pipes, &tunnel->pipe[side]);
+    return result;
+}
+
 /* Moves what side has sent to the other. False: the tunnel is over. */
 static bool tunnel_pump(struct tunnel *tunnel, int side) {
-    struct conn *from = tunnel->conn[side];
-    char *scratch = tunnel->worker->scratch;
     if (!buf_empty(&tunnel->held[!side]) && !tunnel_flush(tunnel, !side))
         return tunnel->conn[side] != NULL;
     for (int i = 0; i < TUNNEL_READS && !tunnel->finished[side]; i++) {
-        size_t n = 0;
-        switch (conn_read(from, scratch, TUNNEL_HOLD_MAX, &n)) {
+        switch (tunnel_has_pipe(tunnel, side) ? tunnel_splice(tunnel, side) : tunnel_copy(tunnel, side)) {
         case IO_OK:
-            tunnel->bytes[side] += n;
-            tunnel->active_ms = loop_now_ms(tunnel->worker->loop);
-            if (!tunnel_write(tunnel, !side, scratch, n))
-                return false;
-            if (!buf_empty(&tunnel->held[!side]))
-                return true;
             continue;
         case IO_AGAIN:
             return true;
         case IO_EOF:
             return tunnel_pass_end(tunnel, side);
         default:
-            tunnel_close(tunnel, tunnel_broken(side));
+            if (tunnel->conn[side])
+                tunnel_close(tunnel, tunnel_broken(side));
             return false;
         }
     }
-    if (!tunnel->finished[side] && conn_may_read(from))
-        conn_again(from);
+    if (!tunnel->finished[side] && conn_may_read(tunnel->conn[side]))
+        conn_again(tunnel->conn[side]);
     return true;
 }
 

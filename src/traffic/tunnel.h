@@ -8,7 +8,7 @@
 #include "traffic/request.h"
 
 #define TUNNEL_HOLD_MAX (64 * 1024) /* bytes held a direction that the peer has not taken */
-#define TUNNEL_SIZE 320             /* bytes of a tunnel object; checked where it is defined */
+#define TUNNEL_SIZE 288             /* bytes of a tunnel object; checked where it is defined */
 
 /* What a tunnel starts from. All of it becomes the tunnel's, but rest and subprotocol, which are borrowed for the call. */
 struct tunnel_start {

@@ -25,6 +25,7 @@
 #include "traffic/tunnel.h"
 
 #define WORKER_LOG_LINE_MAX LOG_LINE_MAX
+#define WORKER_PIPE_PAGES 8192 /* of all workers' pipes: half of the kernel's soft limit for a user */
 #define WORKER_UNEVEN 4       /* connections that another worker must have less, and ... */
 #define WORKER_UNEVEN_PART 16 /* ... at least this part of the own: below both, handing over is not worth a letter */
 
@@ -217,6 +218,7 @@ static void worker_open(struct worker *worker) {
     list_init(&worker->tunnel_list);
     list_init(&worker->waiting);
     worker->scratch = mem_alloc(UPSTREAM_SCRATCH);
+    pipes_init(&worker->pipes, WORKER_PIPE_PAGES / (PIPE_SIZE / 4096) / worker->shared->worker_count);
     buf_init(&worker->log_line, WORKER_LOG_LINE_MAX);
     timer_init(&worker->drain_timer, worker_on_drain_timeout);
     upstream_init(&worker->upstream, worker->loop);
@@ -230,10 +232,33 @@ static void worker_close(struct worker *worker) {
     upstream_fini(&worker->upstream);
     generation_local_unref(&worker->current);
     buf_release(&worker->log_line);
+    pipes_fini(&worker->pipes);
     mem_free(worker->scratch);
     slab_fini(&worker->clients);
     slab_fini(&worker->requests);
     slab_fini(&worker->tunnels);
+}
+
+void worker_init(struct worker *worker, unsigned index, struct worker_shared *shared, struct generation *generation, char *error) {
+    *worker = (struct worker){.index = index, .shared = shared, .error = error};
+    worker->loop = loop_new();
+    worker->initial = generation_ref(generation);
+}
+
+bool worker_begin(struct worker *worker) {
+    worker_open(worker);
+    worker->current = generation_local_new(worker->initial, worker->index, worker->shared->worker_count, worker->loop,
+                                           worker->error);
+    generation_unref(&worker->initial);
+    worker->failed = worker->current == NULL;
+    return !worker->failed;
+}
+
+void worker_end(struct worker *worker) {
+    worker_close(worker);
+    mem_free(worker->ports);
+    if (worker->shared->on_stopped)
+        worker->shared->on_stopped(worker->shared->owner);
 }
 
 static void *worker_main(void *argument) {
@@ -241,27 +266,17 @@ static void *worker_main(void *argument) {
     struct worker *worker = launch->worker;
     log_attach("worker");
     metrics_attach();
-    worker_open(worker);
-    worker->current = generation_local_new(worker->initial, worker->index, worker->shared->worker_count, worker->loop,
-                                           worker->error);
-    generation_unref(&worker->initial);
-    worker->failed = worker->current == NULL;
-    bool failed = worker->failed;
-    sem_post(&launch->ready);
-    if (!failed)
+    bool begun = worker_begin(worker);
+    sem_post(&launch->ready); /* launch is gone from here on */
+    if (begun)
         loop_run(worker->loop);
-    worker_close(worker);
-    mem_free(worker->ports);
-    if (worker->shared->on_stopped)
-        worker->shared->on_stopped(worker->shared->owner);
+    worker_end(worker);
     return NULL;
 }
 
 bool worker_start(struct worker *worker, unsigned index, struct worker_shared *shared, struct generation *generation, char *error) {
     struct worker_launch launch = {.worker = worker};
-    *worker = (struct worker){.index = index, .shared = shared, .error = error};
-    worker->loop = loop_new();
-    worker->initial = generation_ref(generation);
+    worker_init(worker, index, shared, generation, error);
     sem_init(&launch.ready, 0, 0);
     int status = pthread_create(&worker->thread, NULL, worker_main, &launch);
     if (status != 0) {

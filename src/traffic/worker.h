@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 
+#include "io/pipe.h"
 #include "traffic/generation.h"
 #include "traffic/listener.h"
 #include "upstream/upstream.h"
@@ -35,6 +36,7 @@ struct worker {
     struct list client_list, tunnel_list;
     struct list waiting;              /* requests that wait for a server's first probe answer */
     char *scratch;                    /* UPSTREAM_SCRATCH bytes, for reading from clients and through tunnels */
+    struct pipes pipes;               /* for bulk flows through tunnels */
     struct buf log_line;              /* the access line under construction */
     _Atomic(unsigned) live;           /* clients and tunnels; written by this worker, read by those that hand over */
     bool draining;
@@ -47,6 +49,13 @@ struct worker {
 
 /* Starts the thread and waits until its script state stands; false with a sentence in error[GENERATION_ERROR_MAX]. */
 bool worker_start(struct worker *worker, unsigned index, struct worker_shared *shared, struct generation *generation, char *error);
+/*
+ * The same in three parts for who runs the loop by hand (tests): on one thread, worker_init(), worker_begin(), turns of worker->loop,
+ * worker_end(), worker_free(). worker_init() sets worker->loop; after a false of worker_begin() only worker_end() and worker_free() may follow.
+ */
+void worker_init(struct worker *worker, unsigned index, struct worker_shared *shared, struct generation *generation, char *error);
+bool worker_begin(struct worker *worker);
+void worker_end(struct worker *worker);
 /* Waits for the thread's end. */
 void worker_join(struct worker *worker);
 /* Frees what is left, letters included. After every thread that may write to it (control, all workers) has ended or been told. */
