@@ -171,10 +171,12 @@ json_t *dump_match(const struct match *match) {
 }
 
 static json_t *dump_probe(const struct config_probe *probe) {
+    static const char *const kinds[] = {
+        [CONFIG_PROBE_HTTP] = "http", [CONFIG_PROBE_TCP] = "tcp", [CONFIG_PROBE_WEBSOCKET] = "websocket"};
     if (probe->kind == CONFIG_PROBE_NONE)
         return json_false();
     json_t *o = json_object();
-    json_object_set_new(o, "kind", json_string(probe->kind == CONFIG_PROBE_TCP ? "tcp" : "http"));
+    json_object_set_new(o, "kind", json_string(kinds[probe->kind]));
     json_object_set_new(o, "written", json_boolean(probe->written));
     if (probe->kind == CONFIG_PROBE_HTTP) {
         json_t *expect = json_array();
@@ -186,6 +188,13 @@ static json_t *dump_probe(const struct config_probe *probe) {
         json_object_set_new(o, "headers", dump_headers(probe->headers.list, probe->headers.count));
         json_object_set_new(o, "expect", expect);
         json_object_set_new(o, "body", dump_text(probe->body));
+    }
+    if (probe->kind == CONFIG_PROBE_WEBSOCKET) {
+        json_object_set_new(o, "path", dump_text(probe->path));
+        json_object_set_new(o, "host", dump_text(probe->host));
+        json_object_set_new(o, "headers", dump_headers(probe->headers.list, probe->headers.count));
+        json_object_set_new(o, "subprotocol", dump_text(probe->subprotocol));
+        json_object_set_new(o, "ping", json_boolean(probe->ping));
     }
     json_object_set_new(o, "port", dump_limit(probe->port));
     json_object_set_new(o, "tls", probe->tls < 0 ? json_null() : json_boolean(probe->tls));

@@ -76,7 +76,7 @@ struct config_listener {
     struct config_headers request_headers, response_headers;
 };
 
-enum config_probe_kind { CONFIG_PROBE_NONE, CONFIG_PROBE_HTTP, CONFIG_PROBE_TCP };
+enum config_probe_kind { CONFIG_PROBE_NONE, CONFIG_PROBE_HTTP, CONFIG_PROBE_TCP, CONFIG_PROBE_WEBSOCKET };
 
 struct config_status_range {
     uint16_t low, high;
@@ -100,6 +100,8 @@ struct config_probe {
 
 struct config_server {
     char *name;    /* "10.0.1.1:9000" unless named */
+    bool websocket, ping;       /* as written; websocket: then kind says so too */
+    char *subprotocol;          /* that a WebSocket probe offers and wants; NULL: none */
     char *address; /* as written, with the port added: "host:port", "unix:/path" */
     char *host;    /* the host part, for SNI and Host */
     uint16_t port;

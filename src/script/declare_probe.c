@@ -34,6 +34,15 @@ static void declare_read_method(struct option_reader *reader, const struct optio
         *(char **)field = option_copy(reader, text);
 }
 
+static void declare_read_subprotocol(struct option_reader *reader, const struct option *option, int index, void *field) {
+    struct span text = option_text(reader, index, "a subprotocol like \"chat\"");
+    (void)option;
+    if (text.p && !str_is_token(text))
+        option_wrong(reader, index, "a subprotocol like \"chat\"");
+    else if (text.p)
+        *(char **)field = option_copy(reader, text);
+}
+
 static void declare_read_probe_headers(struct option_reader *reader, const struct option *option, int index, void *field) {
     struct config_headers *headers = field;
     option_read_headers(reader, option, index, headers);
@@ -107,8 +116,11 @@ const struct option option_probe[] = {
     {.key = "rise", .type = OPTION_COUNT, FIELD(rise), .min = 1, .max = 100, .fallback = "2", .help = "good answers in a row until up"},
     {.key = "fall", .type = OPTION_COUNT, FIELD(fall), .min = 1, .max = 100, .fallback = "3", .help = "failures in a row until down"},
     {.key = "tls", .type = OPTION_READ, .read = declare_read_probe_tls, FIELD(tls), .fallback = "as the pool", .help = "probe over TLS"},
-    {.key = "websocket", .type = OPTION_LATER},
-    {.key = "subprotocol", .type = OPTION_LATER},
+    {.key = "websocket", .type = OPTION_BOOL, FIELD(websocket), .fallback = "false",
+     .help = "make a WebSocket handshake, then close it with code 1000"},
+    {.key = "subprotocol", .type = OPTION_READ, .read = declare_read_subprotocol, FIELD(subprotocol), .fallback = "none",
+     .help = "what a WebSocket probe offers, and the server must choose"},
+    {.key = "ping", .type = OPTION_BOOL, FIELD(ping), .fallback = "false", .help = "a WebSocket probe sends a ping and waits for its pong"},
     {.key = NULL},
 };
 #undef FIELD
@@ -125,6 +137,31 @@ static bool declare_probe_checked(lua_State *L, int index) {
     return checked;
 }
 
+/* Keys that say nothing about this kind of probe. */
+static void declare_check_probe_keys(struct option_reader *reader, int index, bool websocket) {
+    static const char *const http_only[] = {"method", "expect", "body", NULL}, *const websocket_only[] = {"subprotocol", "ping", NULL};
+    for (const char *const *key = websocket ? http_only : websocket_only; *key; key++) {
+        lua_pushstring(reader->L, *key);
+        if (lua_rawget(reader->L, index) != LUA_TNIL) {
+            size_t length = option_enter(reader, *key);
+            option_mistake(reader, websocket ? "a WebSocket probe has none: it expects 101" : "only with websocket = true");
+            option_leave(reader, length);
+        }
+        lua_pop(reader->L, 1);
+    }
+}
+
+static void declare_read_probe_table(struct option_reader *reader, int index, struct config_probe *probe) {
+    option_read_table(reader, index, option_probe, probe, NULL, NULL, 0);
+    declare_check_probe_keys(reader, index, probe->websocket);
+    if (!probe->websocket)
+        return;
+    probe->kind = CONFIG_PROBE_WEBSOCKET;
+    for (unsigned i = 0; i < probe->headers.count; i++)
+        if (str_starts(probe->headers.list[i].name, SPAN("sec-websocket-")))
+            option_mistake(reader, "a WebSocket probe sets %s itself", probe->headers.list[i].name.p);
+}
+
 void declare_read_probe(struct option_reader *reader, const struct option *option, int index, void *field) {
     struct config_probe *probe = field;
     lua_State *L = reader->L;
@@ -136,7 +173,7 @@ void declare_read_probe(struct option_reader *reader, const struct option *optio
     else if (lua_type(L, index) == LUA_TTABLE) {
         config_probe_written(probe);
         reader->muted = declare_probe_checked(L, index);
-        option_read_table(reader, index, option_probe, probe, NULL, NULL, 0);
+        declare_read_probe_table(reader, index, probe);
         reader->muted = false;
         return;
     } else {
@@ -154,7 +191,7 @@ void declare_probe(lua_State *L, int index, const char *name, struct config_plac
     declare_start_reader(&reader, L, subject, place);
     config_probe_defaults(&probe);
     config_probe_written(&probe);
-    option_read_table(&reader, index, option_probe, &probe, NULL, NULL, 0);
+    declare_read_probe_table(&reader, index, &probe);
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, &declare_probe_key) != LUA_TTABLE) {
         lua_pop(L, 1);
         lua_newtable(L);

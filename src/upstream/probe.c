@@ -29,8 +29,9 @@ struct probe {
     const struct pool *pool;
     struct server *server;
     struct timer timer;
-    struct probe_http *http; /* at most one of these three is there at a time */
+    struct probe_http *http; /* at most one of these is there at a time */
     struct probe_tcp *tcp;
+    struct probe_websocket *websocket;
     struct resolve *resolve;
     uint64_t started_ms;
     unsigned successes, failures; /* in a row; one of them is 0 */
@@ -83,7 +84,7 @@ struct prober *prober_new(struct upstream *upstream, struct pool *const *pools, 
 
 static bool probe_is_off(const struct probe *probe) { return probe->pool->config->probe.kind == CONFIG_PROBE_NONE; }
 
-static bool probe_is_running(const struct probe *probe) { return probe->http || probe->tcp || probe->resolve; }
+static bool probe_is_running(const struct probe *probe) { return probe->http || probe->tcp || probe->websocket || probe->resolve; }
 
 static void probe_set_timer(struct probe *probe, uint64_t delay_ms) {
     timer_set(probe->prober->upstream->loop, &probe->timer, delay_ms ? delay_ms : 1);
@@ -134,6 +135,7 @@ void prober_free(struct prober **slot) {
         timer_stop(prober->upstream->loop, &probe->timer);
         probe_http_free(&probe->http);
         probe_tcp_free(&probe->tcp);
+        probe_websocket_free(&probe->websocket);
         resolve_cancel(&probe->resolve);
         server_unref(&probe->server);
     }
@@ -219,6 +221,7 @@ static void probe_on_done(void *owner, enum probe_result result, const char *det
     }
     probe_http_free(&probe->http);
     probe_tcp_free(&probe->tcp);
+    probe_websocket_free(&probe->websocket);
     probe_plan(probe);
 }
 
@@ -257,6 +260,8 @@ static void probe_on_timer(struct timer *timer) {
     probe->started_ms = loop_now_ms(upstream->loop);
     if (probe->pool->config->probe.kind == CONFIG_PROBE_HTTP)
         probe->http = probe_http_start(upstream, probe->pool, probe->server, probe_on_done, probe);
+    else if (probe->pool->config->probe.kind == CONFIG_PROBE_WEBSOCKET)
+        probe->websocket = probe_websocket_start(upstream, probe->pool, probe->server, probe_on_done, probe);
     else
         probe->tcp = probe_tcp_start(upstream, probe->pool, probe->server, probe_on_done, probe);
 }

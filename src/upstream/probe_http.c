@@ -14,7 +14,6 @@
 #include "upstream/probe_run.h"
 
 #define PROBE_BODY_MAX (64 * 1024)
-#define PROBE_HEAD_MAX (64 * 1024)
 
 struct probe_http {
     const struct config_probe *config;
@@ -29,19 +28,9 @@ struct probe_http {
     char detail[PROBE_DETAIL_MAX];
 };
 
-struct addr probe_addr(const struct pool *pool, const struct server *server) {
-    struct addr addr = server->addr;
-    uint16_t port = pool->config->probe.port;
-    if (port != 0 && addr.sa.any.sa_family == AF_INET)
-        addr.sa.in.sin_port = htons(port);
-    else if (port != 0 && addr.sa.any.sa_family == AF_INET6)
-        addr.sa.in6.sin6_port = htons(port);
-    return addr;
-}
-
 static const char *probe_http_hint(const struct probe_http *probe) {
     if (probe->status == 426)
-        return "answers 426: a WebSocket-only server? set expect = { 426 }";
+        return "answers 426: a WebSocket-only server? set probe = { websocket = true, path = ... }";
     if (probe->status == 404)
         return "no such page there: set probe = { path = ... }";
     if (probe->status == 401 || probe->status == 403)
@@ -136,10 +125,7 @@ static void probe_http_on_end(void *owner, const struct http_message *trailers) 
 
 static void probe_http_on_fail(void *owner, enum exchange_fault fault, const char *detail) {
     struct probe_http *probe = owner;
-    const char *hint = NULL;
-    if (fault == EXCHANGE_TLS)
-        hint = strstr(detail, "verif") ? "name who signed its certificate: tls = { ca = ... }"
-                                       : "does it speak TLS there?";
+    const char *hint = fault == EXCHANGE_TLS ? probe_tls_hint(detail) : NULL;
     probe_http_say(probe, detail);
     probe_http_done(probe, fault == EXCHANGE_LOCAL ? PROBE_LOCAL : PROBE_FAILED, hint);
 }
@@ -160,44 +146,12 @@ static void probe_http_on_timer(struct timer *timer) {
     probe_http_done(probe, PROBE_FAILED, NULL);
 }
 
-/* The configuration's headers win over ours. */
-static bool probe_http_overrides(const struct config_probe *config, struct span name) {
-    for (unsigned i = 0; i < config->headers.count; i++) {
-        if (str_equal_nocase(config->headers.list[i].name, name))
-            return true;
-    }
-    return false;
-}
-
-static bool probe_http_write_host(struct buf *out, const struct pool *pool, const struct server *server, bool tls) {
-    const struct config_probe *config = &pool->config->probe;
-    if (config->host)
-        return buf_printf(out, "Host: %s\r\n", config->host);
-    uint16_t port = config->port ? config->port : server->port;
-    bool v6 = strchr(server->host, ':') && server->host[0] != '[';
-    bool plain = server->addr.sa.any.sa_family == AF_UNIX || port == 0 || port == (tls ? 443 : 80);
-    if (!buf_printf(out, "Host: %s%s%s", v6 ? "[" : "", server->host, v6 ? "]" : ""))
-        return false;
-    return plain ? buf_append_text(out, "\r\n") : buf_printf(out, ":%u\r\n", (unsigned)port);
-}
-
-static bool probe_http_write(struct buf *out, const struct pool *pool, const struct server *server, bool tls) {
-    const struct config_probe *config = &pool->config->probe;
-    enum http_method method = http_method_of(span_of(config->method));
-    bool ok = buf_printf(out, "%s %s HTTP/1.1\r\n", config->method, config->path);
-    if (!probe_http_overrides(config, SPAN("host")))
-        ok = ok && probe_http_write_host(out, pool, server, tls);
-    if (!probe_http_overrides(config, SPAN("user-agent")))
-        ok = ok && buf_append_text(out, "User-Agent: moongate-probe\r\n");
-    ok = ok && buf_append_text(out, "Connection: close\r\n");
-    if (method == HTTP_POST || method == HTTP_PUT || method == HTTP_PATCH)
-        ok = ok && buf_append_text(out, "Content-Length: 0\r\n");
-    for (unsigned i = 0; i < config->headers.count; i++) {
-        const struct action_header *header = &config->headers.list[i];
-        if (header->value.p)
-            ok = ok && http1_write_field(out, header->name, header->value);
-    }
-    return ok && http1_write_end(out);
+static bool probe_http_write(struct buf *out, const struct pool *pool, const struct server *server) {
+    const char *name = pool->config->probe.method;
+    enum http_method method = http_method_of(span_of(name));
+    bool sized = method == HTTP_POST || method == HTTP_PUT || method == HTTP_PATCH;
+    return probe_head_write(out, pool, server, name,
+                            sized ? "Connection: close\r\nContent-Length: 0\r\n" : "Connection: close\r\n");
 }
 
 struct probe_http *probe_http_start(struct upstream *upstream, const struct pool *pool, struct server *server,
@@ -219,10 +173,9 @@ struct probe_http *probe_http_start(struct upstream *upstream, const struct pool
                                        .addr = &probe->addr,
                                        .tls = config->tls};
     probe->exchange = exchange_new(upstream, pool, server, &options, &probe_http_ops, probe);
-    bool tls = config->tls == 1 || (config->tls < 0 && pool->tls);
     struct buf head;
     buf_init(&head, PROBE_HEAD_MAX);
-    if (probe_http_write(&head, pool, server, tls)) {
+    if (probe_http_write(&head, pool, server)) {
         struct span bytes = buf_span(&head);
         exchange_start(probe->exchange, bytes.p, bytes.n);
     } /* else: without memory for the head the clock ends it */
