@@ -60,6 +60,8 @@ START_TEST(a_whole_configuration)
     config_pool_defaults(&pool);
     listener.name = (char[]){"http"};
     pool.name = (char[]){"web"};
+    pool.balance = CONFIG_BALANCE_HASH;
+    pool.affinity = (struct config_affinity){.cookie = (char[]){"node"}, .key = (char[]){"a secret of the file"}, .ttl_ms = 5000};
     steps[1].action = (struct action){.kind = ACTION_FORWARD, .forward = {.path = SPAN("/*")}};
     config->listeners = &listener;
     config->pools = &pool;
@@ -74,8 +76,14 @@ START_TEST(a_whole_configuration)
     ck_assert_int_eq(json_integer_value(json_object_get(json_array_get(json_object_get(shown, "steps"), 0), "function")), 3);
     json_t *server = json_array_get(json_object_get(o, "pools"), 0);
     ck_assert_int_eq(json_integer_value(json_object_get(server, "connect_timeout_ms")), 5000);
+    ck_assert_str_eq(text_of(server, "balance"), "hash");
+    json_t *affinity = json_object_get(server, "affinity");
+    ck_assert_str_eq(text_of(affinity, "cookie"), "node");
+    ck_assert_str_eq(text_of(affinity, "same_site"), "lax");
+    ck_assert_str_eq(text_of(affinity, "key"), "(redacted)");
     char *text = json_dumps(o, 0);
     ck_assert_ptr_nonnull(text);
+    ck_assert_ptr_null(strstr(text, "a secret"));
     free(text);
     json_decref(o);
     config_free(&config);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "upstream/server.h"
 
 static struct config_server test_config(char *address, char *host) {
@@ -50,6 +51,29 @@ START_TEST(test_server_unix_and_names) {
     server_set_addr(server, &addr, SERVER_UP);
     ck_assert(server_is_live(server));
     ck_assert(addr_equal(&server->addr, &addr));
+    server_unref(&server);
+}
+END_TEST
+
+START_TEST(test_server_ramp) {
+    char address[] = "10.0.1.2:9000", host[] = "10.0.1.2";
+    struct config_server config = test_config(address, host);
+    struct server *server = server_new("chat", &config);
+    server_set_state(server, SERVER_UP); /* the first answer is no return */
+    ck_assert_uint_eq(server_ramp(server, 60000), SERVER_RAMP_FULL);
+    server_set_state(server, SERVER_DOWN);
+    server_set_state(server, SERVER_UP);
+    unsigned ramp = server_ramp(server, 60000);
+    ck_assert_uint_ge(ramp, SERVER_RAMP_FULL / 16);
+    ck_assert_uint_lt(ramp, SERVER_RAMP_FULL / 8);
+    ck_assert_uint_eq(server_ramp(server, 0), SERVER_RAMP_FULL);
+    atomic_store(&server->returned_ms, clock_ms() - 30000);
+    ramp = server_ramp(server, 60000);
+    ck_assert_uint_gt(ramp, SERVER_RAMP_FULL / 2);
+    ck_assert_uint_lt(ramp, SERVER_RAMP_FULL * 9 / 16);
+    atomic_store(&server->returned_ms, clock_ms() - 60000);
+    ck_assert_uint_eq(server_ramp(server, 60000), SERVER_RAMP_FULL);
+    ck_assert_uint_eq(atomic_load(&server->returned_ms), 0);
     server_unref(&server);
 }
 END_TEST
@@ -106,6 +130,7 @@ int main(void) {
     TCase *tests = tcase_create("server");
     tcase_add_test(tests, test_server_names);
     tcase_add_test(tests, test_server_unix_and_names);
+    tcase_add_test(tests, test_server_ramp);
     tcase_add_test(tests, test_server_weight_zero_is_not_live);
     tcase_add_test(tests, test_server_threads);
     suite_add_tcase(suite, tests);
