@@ -150,7 +150,7 @@ void arm_each_target(struct arm *arm, arm_target_fn *each);
 const char *arm_redirect(struct arm *arm, const char *name, const char *path, bool source_tls);
 bool arm_redirect_splits(struct arm *arm, const char *name);
 
-/* rewrite.c: a rewriteRuleSet, as far as it can be said: ", request_headers = {...}" and steps before the action; notes on the rest. */
+/* rewrite.c: a rewriteRuleSet, as far as it can be said: ",\n  request_headers = {...}" and steps before the action; notes on the rest. */
 void arm_rewrite(struct arm *arm, const char *name, const char **keys, const char **steps);
 
 #endif

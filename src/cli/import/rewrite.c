@@ -94,7 +94,7 @@ static void rewrite_header(struct rewrite *rewrite, json_t *edit, bool response)
     }
     json_object_set_new(names, name, json_true());
     if (expression)
-        buf_printf(&rewrite->steps, "function(req) req:set_header(%s, %s) end, ", arm_quote(arm, name), expression);
+        buf_printf(&rewrite->steps, "function(req) req:set_header(%s, %s) end,\n  ", arm_quote(arm, name), expression);
     else
         buf_printf(out, "%s[%s] = %s", buf_empty(out) ? "" : ", ", arm_quote(arm, name), value ? arm_quote(arm, value) : "false");
 }
@@ -104,7 +104,7 @@ static void rewrite_url(struct rewrite *rewrite, json_t *url) {
     const char *path = arm_text(arm, url, "modifiedPath"), *query = arm_text(arm, url, "modifiedQueryString");
     bool plain = path && *path == '/' && !query && !strpbrk(path, "{?# *") && !arm_true(arm, url, "reroute") && rewrite_value_valid(path);
     if (plain)
-        buf_printf(&rewrite->steps, "function(req) req:set_path(%s) end, ", arm_quote(arm, path));
+        buf_printf(&rewrite->steps, "function(req) req:set_path(%s) end,\n  ", arm_quote(arm, path));
     else
         arm_note(arm, "rewriteRuleSet %s: its URL rewrite (%s%s%s) was left out: write it with req:set_path() and req:set_query()",
                  rewrite->set, path ? path : "", query ? "?" : "", query ? query : "");
@@ -164,9 +164,9 @@ void arm_rewrite(struct arm *arm, const char *name, const char **keys, const cha
         buf_init(parts[i], 1 << 20);
     rewrite_rules(&rewrite, set);
     if (!buf_empty(&rewrite.request))
-        *keys = arm_format(arm, ", request_headers = { %.*s }", SPAN_ARGS(buf_span(&rewrite.request)));
+        *keys = arm_format(arm, ",\n  request_headers = { %.*s }", SPAN_ARGS(buf_span(&rewrite.request)));
     if (!buf_empty(&rewrite.response))
-        *keys = arm_format(arm, "%s, response_headers = { %.*s }", *keys, SPAN_ARGS(buf_span(&rewrite.response)));
+        *keys = arm_format(arm, "%s,\n  response_headers = { %.*s }", *keys, SPAN_ARGS(buf_span(&rewrite.response)));
     if (!buf_empty(&rewrite.steps))
         *steps = arm_format(arm, "%.*s", SPAN_ARGS(buf_span(&rewrite.steps)));
     for (size_t i = 0; i < 3; i++)

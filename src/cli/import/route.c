@@ -173,9 +173,9 @@ static void route_write(struct route *route, json_t *object, bool is_default) {
         arm_note(arm, "%s: loadDistributionPolicy is not imported: give the servers of one pool weights instead", route->name);
     const char *action = route_action(route, object, is_default, route->path_key);
     const char *name = arm_quote_name(arm, route->name);
-    size_t length = strlen(name) + buf_span(&match).n + strlen(keys) + strlen(steps) + strlen(action) + 16;
-    if (length <= ROUTE_LINE_MAX)
-        arm_write(arm, "route %s { %.*s%s, %s%s }\n", name, SPAN_ARGS(buf_span(&match)), keys, steps, action);
+    size_t length = strlen(name) + buf_span(&match).n + strlen(action) + 16;
+    if (length <= ROUTE_LINE_MAX && !*keys && !*steps)
+        arm_write(arm, "route %s { %.*s, %s }\n", name, SPAN_ARGS(buf_span(&match)), action);
     else
         arm_write(arm, "route %s {\n  %.*s%s,\n  %s%s,\n}\n", name, SPAN_ARGS(buf_span(&match)), keys, steps, action);
     buf_release(&match);

@@ -25,10 +25,15 @@ void arm_write(struct arm *arm, const char *format, ...) {
     buf_commit(&arm->out, (size_t)n);
 }
 
+static void write_bytes(struct arm *arm, const char *p, size_t n) {
+    if (!buf_append(&arm->out, p, n))
+        mem_abort();
+}
+
 /* Words until a line is full; what is not printable ASCII or UTF-8 becomes '?'. */
 static void write_folded(struct arm *arm, const char *first, const char *next, const char *text) {
     size_t column = strlen(first);
-    arm_write(arm, "%s", first);
+    write_bytes(arm, first, column);
     while (*text) {
         size_t blanks = strspn(text, " \t\r\n");
         text += blanks;
@@ -36,19 +41,20 @@ static void write_folded(struct arm *arm, const char *first, const char *next, c
         if (n == 0)
             break;
         if (column + n + 1 > WRITE_COLUMNS && column > strlen(next)) {
-            arm_write(arm, "\n%s", next);
+            write_bytes(arm, "\n", 1);
             column = strlen(next);
+            write_bytes(arm, next, column);
         }
-        arm_write(arm, " ");
+        write_bytes(arm, " ", 1);
         for (size_t i = 0; i < n;) {
             size_t length = str_utf8_printable(text + i, n - i);
-            arm_write(arm, "%.*s", length ? (int)length : 1, length ? text + i : "?");
+            write_bytes(arm, length ? text + i : "?", length ? length : 1);
             i += length ? length : 1;
         }
         column += n + 1;
         text += n;
     }
-    arm_write(arm, "\n");
+    write_bytes(arm, "\n", 1);
 }
 
 #define WRITE_TEXT(text)                                    \
