@@ -65,7 +65,7 @@ static struct span request_cookie(const struct request *request) {
 }
 
 static bool request_has_affinity(const struct request *request) {
-    return request->pool && request->pool->affinity && !request->decide.action->forward.server.p;
+    return request->pool && request->pool->config->affinity.cookie && !request->decide.action->forward.server.p;
 }
 
 static struct server *request_follow_cookie(const struct request *request) {
@@ -96,8 +96,24 @@ struct server *request_choose_server(struct request *request) {
                         keyed ? request_key(request) : 0);
 }
 
+/* Ours, then what other pools have put into the same cookie; nothing that a client made up is sent back. */
+static struct span request_make_value(struct request *request, const char *ours) {
+    char text[AFFINITY_VALUES_MAX * AFFINITY_VALUE_SIZE];
+    struct span rest = request_cookie(request), other;
+    size_t n = AFFINITY_VALUE_SIZE - 1;
+    memcpy(text, ours, n);
+    while (n + AFFINITY_VALUE_SIZE <= sizeof text && affinity_next(&rest, &other)) {
+        if (pool_find_affinity(request->pool, other) < request->pool->server_count)
+            continue;
+        text[n] = '.';
+        memcpy(text + n + 1, other.p, other.n);
+        n += AFFINITY_VALUE_SIZE;
+    }
+    return arena_dup(&request->subject.arena, span_make(text, n));
+}
+
 /* Path=/; SameSite; HttpOnly; Secure; Max-Age. Browsers refuse SameSite=None without Secure: there it is left out. */
-static struct span request_make_cookie(struct request *request, const char *value) {
+static struct span request_make_cookie(struct request *request, struct span value) {
     static const char *const sites[] = {
         [CONFIG_SAME_SITE_LAX] = "Lax", [CONFIG_SAME_SITE_STRICT] = "Strict", [CONFIG_SAME_SITE_NONE] = "None"};
     const struct config_affinity *affinity = &request->pool->config->affinity;
@@ -106,21 +122,16 @@ static struct span request_make_cookie(struct request *request, const char *valu
     char age[40] = "";
     if (affinity->ttl_ms > 0)
         snprintf(age, sizeof age, "; Max-Age=%u", (unsigned)((affinity->ttl_ms + 999ull) / 1000));
-    return arena_printf(&request->subject.arena, "%s=%s; Path=/%s; HttpOnly%s%s%s", affinity->cookie, value, age,
-                        secure ? "; Secure" : "", site ? "; SameSite=" : "", site ? sites[affinity->same_site] : "");
+    return arena_printf(&request->subject.arena, "%s=%.*s; Path=/%s; HttpOnly%s%s%s", affinity->cookie,
+                        SPAN_ARGS(value), age, secure ? "; Secure" : "", site ? "; SameSite=" : "", site ? sites[affinity->same_site] : "");
 }
 
 bool request_add_affinity(struct request *request, struct http_message *head) {
-    const struct pool *pool = request->pool;
-    if (!request_has_affinity(request) || !request->server)
+    if (!request_has_affinity(request) || !request->server ||
+        span_equal(request_cookie(request), span_of(request->server->affinity)))
         return true;
-    for (unsigned i = 0; i < pool->server_count; i++) {
-        if (pool->servers[i] != request->server || span_equal(request_cookie(request), span_of(pool->affinity[i])))
-            continue;
-        struct span cookie = request_make_cookie(request, pool->affinity[i]);
-        return cookie.p && http_add(head, SPAN("Set-Cookie"), cookie);
-    }
-    return true;
+    struct span cookie = request_make_cookie(request, request->server->affinity);
+    return cookie.p && http_add(head, SPAN("Set-Cookie"), cookie);
 }
 
 const char *request_affinity(const struct request *request) {

@@ -61,3 +61,23 @@ void affinity_value(const struct config_affinity *affinity, const char *name, ch
     }
     out[AFFINITY_VALUE_SIZE - 1] = '\0';
 }
+
+static bool affinity_is_value(struct span text) {
+    for (size_t i = 0; i < text.n; i++)
+        if (!((text.p[i] >= '0' && text.p[i] <= '9') || (text.p[i] >= 'a' && text.p[i] <= 'f')))
+            return false;
+    return text.n == AFFINITY_VALUE_SIZE - 1;
+}
+
+bool affinity_next(struct span *rest, struct span *value) {
+    while (rest->n > 0) {
+        const char *dot = memchr(rest->p, '.', rest->n);
+        size_t n = dot ? (size_t)(dot - rest->p) : rest->n;
+        *value = span_make(rest->p, n);
+        n += dot ? 1 : 0;
+        *rest = span_make(rest->p + n, rest->n - n);
+        if (affinity_is_value(*value))
+            return true;
+    }
+    return false;
+}

@@ -165,9 +165,12 @@ bool pool_has_live(const struct pool *pool) {
 }
 
 unsigned pool_find_affinity(const struct pool *pool, struct span value) {
-    for (unsigned i = 0; pool->affinity && i < pool->server_count; i++) {
-        if (span_equal(span_of(pool->affinity[i]), value))
-            return i;
+    struct span one;
+    while (pool->affinity && affinity_next(&value, &one)) {
+        for (unsigned i = 0; i < pool->server_count; i++) {
+            if (span_equal(span_of(pool->affinity[i]), one))
+                return i;
+        }
     }
     return pool->server_count;
 }

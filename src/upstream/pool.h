@@ -37,7 +37,7 @@ bool pool_is_pending(const struct pool *pool);
 /* Some server is live, but none of these has room: requests wait in the queue. */
 bool pool_is_full(const struct pool *pool);
 bool pool_has_live(const struct pool *pool);
-/* The index of the server that a cookie's value stands for; server_count: none, or the pool has no affinity. */
+/* The index of the server that a cookie (one value or several) stands for; server_count: none of them, or no affinity. */
 unsigned pool_find_affinity(const struct pool *pool, struct span value);
 /* By name, or address as written; NULL. */
 struct server *pool_find_server(const struct pool *pool, struct span name);

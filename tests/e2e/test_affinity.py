@@ -250,6 +250,30 @@ def test_pools_with_the_same_servers_keep_a_client_together(start, origin):
         s.close()
 
 
+def test_pools_with_other_servers_share_a_cookie(start, origin):
+    """As imported ones do: each finds its own value in it and leaves the others'."""
+    a, b, c, d = (origin(name) for name in "abcd")
+    gateway = start(f'''{LISTENER}
+        {pool([a, b])}
+        {pool([c, d], name="shop")}
+        route "shop" {{ path = "/size/*", forward "shop" }}
+        route "all" {{ forward "p" }}''')
+    web = ask(gateway)
+    shop = ask(gateway, cookie_of(web), path=b"/size/1")
+    both = cookie_of(shop)
+    assert both.endswith("." + cookie_of(web)[5:])
+    for i in range(6):
+        for path, first in ((b"/who", web), (b"/size/1", shop)):
+            response = ask(gateway, both, path=path)
+            assert response.get("x-origin") == first.get("x-origin") and not response.all("set-cookie")
+    many = "node=" + ".".join(f"{i:032x}" for i in range(30)) + ".<script>"
+    assert re.fullmatch(r"node=([0-9a-f]{32}\.){7}[0-9a-f]{32}", cookie_of(ask(gateway, many)))
+    a.stop()
+    b_cookie = cookie_of(ask(gateway, both)) if web.get("x-origin") == "a" else both
+    assert ask(gateway, b_cookie).get("x-origin") == "b"
+    assert ask(gateway, b_cookie, path=b"/size/1").get("x-origin") == shop.get("x-origin")
+
+
 def test_access_log_and_dump(start, origin, moongate):
     gateway = start(config([origin("a"), origin("b")], f'cookie = "node", {KEY}'))
     response = ask(gateway)

@@ -4,6 +4,7 @@
  * another key; and back from the value to the server.
  */
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,6 +32,18 @@ START_TEST(test_affinity_differs_by_key_and_name) {
     ck_assert_str_ne(a, c);
     ck_assert_str_eq(a, again);
     ck_assert_uint_eq(strspn(a, "0123456789abcdef"), AFFINITY_VALUE_SIZE - 1);
+}
+END_TEST
+
+START_TEST(test_affinity_values_of_a_cookie) {
+    struct span rest = SPAN("..0123456789abcdef0123456789abcdef.x.0123456789ABCDEF0123456789ABCDEF.ffffffffffffffffffffffffffffffff"), value;
+    ck_assert(affinity_next(&rest, &value));
+    ck_assert(span_equal(value, SPAN("0123456789abcdef0123456789abcdef")));
+    ck_assert(affinity_next(&rest, &value));
+    ck_assert(span_equal(value, SPAN("ffffffffffffffffffffffffffffffff")));
+    ck_assert(!affinity_next(&rest, &value));
+    rest = SPAN_NULL;
+    ck_assert(!affinity_next(&rest, &value));
 }
 END_TEST
 
@@ -62,6 +75,9 @@ START_TEST(test_affinity_of_a_pool) {
         ck_assert_uint_eq(pool_find_affinity(pool, span_of(value)), i);
         ck_assert_uint_eq(pool_find_affinity(pool, span_make(value, AFFINITY_VALUE_SIZE - 2)), 3);
     }
+    char several[200];
+    snprintf(several, sizeof several, "x.0123456789abcdef0123456789abcdef..%s.%s", pool->affinity[2], pool->affinity[1]);
+    ck_assert_uint_eq(pool_find_affinity(pool, span_of(several)), 2); /* the first that is one of this pool */
     ck_assert_uint_eq(pool_find_affinity(pool, SPAN("")), 3);
     ck_assert_uint_eq(pool_find_affinity(pool, SPAN_NULL), 3);
     ck_assert_uint_eq(pool_find_affinity(pool, SPAN("10.0.0.1:80")), 3);
@@ -78,6 +94,7 @@ int main(void) {
     TCase *tests = tcase_create("affinity");
     tcase_add_test(tests, test_affinity_is_the_hash_it_is_said_to_be);
     tcase_add_test(tests, test_affinity_differs_by_key_and_name);
+    tcase_add_test(tests, test_affinity_values_of_a_cookie);
     tcase_add_test(tests, test_affinity_of_a_pool);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
