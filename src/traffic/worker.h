@@ -13,6 +13,8 @@
 #include "traffic/listener.h"
 #include "upstream/upstream.h"
 
+#define WORKER_FIRST_READ 4096 /* bytes of a client's first input buffer: most heads come whole */
+
 /* What all workers share. */
 struct worker_shared {
     struct listeners *listeners;
@@ -36,6 +38,7 @@ struct worker {
     struct list client_list, tunnel_list;
     struct list waiting;              /* requests that wait for a server's first probe answer */
     char *scratch;                    /* UPSTREAM_SCRATCH bytes, for reading from clients and through tunnels */
+    struct buf spare;                 /* memory of a client's last input buffer, for the next one */
     struct pipes pipes;               /* for bulk flows through tunnels */
     struct buf log_line;              /* the access line under construction */
     _Atomic(unsigned) live;           /* clients and tunnels; written by this worker, read by those that hand over */
