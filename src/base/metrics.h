@@ -18,6 +18,7 @@
     X(clients_closed, "client connections closed") \
     X(clients_refused, "client connections closed at once because of max_connections") \
     X(accept_errors, "accept() failures for want of descriptors or memory") \
+    X(proxy_headers_bad, "connections closed for want of a PROXY header, or for a malformed or late one") \
     X(tls_handshakes, "TLS handshakes completed with clients") \
     X(tls_failures, "TLS handshakes with clients that failed") \
     X(requests_started, "request heads understood") \

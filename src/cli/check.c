@@ -49,6 +49,8 @@ static void check_listener(struct check *check, const struct config_listener *li
         .certificate_count = listener->certificate_count,
         .min_version = listener->tls_min,
         .session_id = listener->name,
+        .client_cert = (enum tls_client_cert)listener->client_cert,
+        .client_ca = listener->client_ca,
     };
     char error[TLS_ERROR_MAX];
     struct tls_server *server = tls_server_new(&options, error);
@@ -62,7 +64,8 @@ static void check_listener(struct check *check, const struct config_listener *li
 static void check_pool(struct check *check, const struct config_pool *pool) {
     if (!pool->tls)
         return;
-    struct tls_client_options options = {.verify = pool->tls_verify, .ca = pool->tls_ca};
+    struct tls_client_options options = {
+        .verify = pool->tls_verify, .ca = pool->tls_ca, .cert = pool->tls_cert, .key = pool->tls_key};
     char error[TLS_ERROR_MAX];
     struct tls_client *client = tls_client_new(&options, error);
     if (client)

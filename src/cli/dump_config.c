@@ -54,7 +54,9 @@ static json_t *dump_tls(const struct config_listener *listener) {
                               json_pack("{s:o,s:o,s:o}", "cert", dump_text(certificate->cert), "key",
                                         dump_text(certificate->key), "name", dump_text(certificate->name)));
     }
-    return json_pack("{s:o,s:o}", "min", dump_text(listener->tls_min), "certs", list);
+    static const char *const modes[] = {"none", "ask", "require"};
+    return json_pack("{s:o,s:o,s:s,s:o}", "min", dump_text(listener->tls_min), "certs", list, "client_cert",
+                     modes[listener->client_cert], "client_ca", dump_text(listener->client_ca));
 }
 
 static json_t *dump_listener(const struct config_listener *listener) {
@@ -64,6 +66,7 @@ static json_t *dump_listener(const struct config_listener *listener) {
     json_object_set_new(o, "name", dump_text(listener->name));
     json_object_set_new(o, "place", dump_place(listener->place));
     json_object_set_new(o, "bind", binds);
+    json_object_set_new(o, "proxy_protocol_from", dump_cidrs(listener->proxy_from.list, listener->proxy_from.count));
     json_object_set_new(o, "tls", dump_tls(listener));
     json_object_set_new(o, "tls_timeout_ms", dump_limit(listener->tls_timeout_ms));
     json_object_set_new(o, "header_timeout_ms", dump_limit(listener->header_timeout_ms));

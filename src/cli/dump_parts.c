@@ -251,9 +251,12 @@ json_t *dump_pool(const struct config_pool *pool) {
     json_object_set_new(o, "half_close_timeout_ms", dump_limit(pool->half_close_timeout_ms));
     json_object_set_new(o, "retries", json_integer(pool->retries));
     json_object_set_new(o, "tls",
-                        pool->tls ? json_pack("{s:b,s:o,s:o}", "verify", pool->tls_verify, "sni",
-                                              dump_text(pool->tls_sni), "ca", dump_text(pool->tls_ca))
+                        pool->tls ? json_pack("{s:b,s:o,s:o,s:o,s:o}", "verify", pool->tls_verify, "sni",
+                                              dump_text(pool->tls_sni), "ca", dump_text(pool->tls_ca), "cert",
+                                              dump_text(pool->tls_cert), "key", dump_text(pool->tls_key))
                                   : json_false());
+    json_object_set_new(o, "proxy_protocol",
+                        pool->proxy_protocol ? json_string(pool->proxy_protocol == CONFIG_PROXY_V1 ? "v1" : "v2") : json_null());
     json_object_set_new(o, "host",
                         pool->host == CONFIG_HOST_FIXED
                             ? dump_text(pool->host_fixed)

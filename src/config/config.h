@@ -55,13 +55,18 @@ struct config_certificate {
 };
 
 struct config_listener {
+enum config_client_cert { CONFIG_CLIENT_CERT_NONE, CONFIG_CLIENT_CERT_ASK, CONFIG_CLIENT_CERT_REQUIRE };
+
     char *name;
     struct config_place place;
     struct addr *binds;
     char **bind_texts; /* as written */
     unsigned bind_count;
     bool tls;
+    struct config_cidrs proxy_from; /* peers that begin with a PROXY header */
     struct config_certificate *certificates;
+    enum config_client_cert client_cert;
+    char *client_ca; /* set unless client_cert is NONE */
     unsigned certificate_count;
     char *tls_min;
     uint32_t tls_timeout_ms, header_timeout_ms, body_timeout_ms, send_timeout_ms, idle_timeout_ms;
@@ -132,6 +137,9 @@ enum config_host { CONFIG_HOST_CLIENT, CONFIG_HOST_SERVER, CONFIG_HOST_FIXED };
 
 struct config_pool {
     char *name;
+/* The header that connections to servers begin with. */
+enum config_proxy { CONFIG_PROXY_NONE, CONFIG_PROXY_V1, CONFIG_PROXY_V2 };
+
     struct config_place place;
     struct config_server *servers;
     unsigned server_count;
@@ -149,6 +157,8 @@ struct config_pool {
     char *tls_sni, *tls_ca;
     enum config_host host;
     char *host_fixed;
+    char *tls_cert, *tls_key; /* ours, for servers that ask; both or none */
+    enum config_proxy proxy_protocol;
     unsigned keepalive; /* idle connections a worker and server */
     uint32_t keepalive_timeout_ms;
     struct addr source; /* .len 0: any */

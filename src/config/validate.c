@@ -57,6 +57,11 @@ static void validate_file(struct validate *v, struct config_place place, const c
 static void validate_certificates(struct validate *v, const struct config_listener *listener) {
     if (!listener->tls)
         return;
+    if (listener->client_ca) {
+        char subject[256];
+        snprintf(subject, sizeof(subject), "listener \"%.128s\": tls.client_ca", listener->name);
+        validate_file(v, listener->place, subject, listener->client_ca);
+    }
     if (listener->certificate_count == 0)
         validate_report(v, listener->place, "listener \"%s\": tls: no certificate (cert and key)", listener->name);
     for (unsigned i = 0; i < listener->certificate_count; i++) {
@@ -121,6 +126,10 @@ static void validate_pool(struct validate *v, const struct config_pool *pool) {
         char subject[256];
         snprintf(subject, sizeof(subject), "pool \"%.128s\": tls.ca", pool->name);
         validate_file(v, pool->place, subject, pool->tls_ca);
+        snprintf(subject, sizeof(subject), "pool \"%.128s\": tls.cert", pool->name);
+        validate_file(v, pool->place, subject, pool->tls_cert);
+        snprintf(subject, sizeof(subject), "pool \"%.128s\": tls.key", pool->name);
+        validate_file(v, pool->place, subject, pool->tls_key);
     }
 }
 

@@ -97,13 +97,18 @@ bool machine_check_files(const struct config *config, char *error, size_t size) 
         return false;
     for (unsigned i = 0; i < config->listener_count; i++) {
         const struct config_listener *listener = &config->listeners[i];
+        if (!machine_readable(listener->client_ca, error, size))
+            return false;
         for (unsigned j = 0; j < listener->certificate_count; j++)
             if (!machine_readable(listener->certificates[j].cert, error, size) ||
                 !machine_readable(listener->certificates[j].key, error, size))
                 return false;
     }
-    for (unsigned i = 0; i < config->pool_count; i++)
-        if (!machine_readable(config->pools[i].tls_ca, error, size))
+    for (unsigned i = 0; i < config->pool_count; i++) {
+        const struct config_pool *pool = &config->pools[i];
+        if (!machine_readable(pool->tls_ca, error, size) || !machine_readable(pool->tls_cert, error, size) ||
+            !machine_readable(pool->tls_key, error, size))
             return false;
+    }
     return true;
 }

@@ -9,6 +9,7 @@
  */
 #include "io/conn.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -140,6 +141,26 @@ enum io conn_read(struct conn *conn, void *data, size_t size, size_t *n) {
     }
     if ((size_t)got < size && !conn->fin_seen)
         conn->readable = false;
+    *n = (size_t)got;
+    return IO_OK;
+}
+
+enum io conn_peek(struct conn *conn, void *data, size_t size, size_t *n) {
+    assert(!conn->tls);
+    if (!conn->readable)
+        return IO_AGAIN;
+    ssize_t got;
+    do
+        got = recv(conn->fd, data, size, MSG_PEEK);
+    while (got < 0 && errno == EINTR);
+    if (got < 0) {
+        bool flag = true;
+        enum io result = conn_fault(conn, &flag);
+        conn->readable = flag;
+        return result;
+    }
+    if (got == 0)
+        return IO_EOF;
     *n = (size_t)got;
     return IO_OK;
 }

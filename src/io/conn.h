@@ -60,6 +60,11 @@ enum io conn_handshake(struct conn *conn);
 
 /* IO_OK: *n > 0 bytes. IO_EOF: the peer is done (then see truncated). Never blocks. */
 enum io conn_read(struct conn *conn, void *data, size_t size, size_t *n);
+/*
+ * Plain only: what a read would give, left where it is. IO_OK: *n > 0 bytes; readable stands. To see more of what
+ * comes, look again after the next event.
+ */
+enum io conn_peek(struct conn *conn, void *data, size_t size, size_t *n);
 /* True when a read may give something without a new event: the readable flag, or data inside TLS. */
 bool conn_may_read(const struct conn *conn);
 /* IO_OK: *n > 0 bytes were taken (maybe not all; then writable is clear for plain conns). IO_AGAIN: none, wait for on_event. */

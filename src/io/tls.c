@@ -340,4 +340,6 @@ const char *tls_cipher(const struct tls *tls) {
     return SSL_is_init_finished(tls->ssl) ? SSL_get_cipher_name(tls->ssl) : "";
 }
 
+const SSL *tls_session(const struct tls *tls) { return tls->ssl; }
+
 bool tls_resumed(const struct tls *tls) { return SSL_session_reused(tls->ssl) == 1; }

@@ -10,7 +10,9 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
+#include "base/arena.h"
 #include "base/span.h"
 #include "io/sock.h"
 
@@ -27,12 +29,21 @@ struct tls_certificate {
     const char *name; /* SNI it is for ("a.example", "*.example"); NULL: from the certificate's own names */
 };
 
+/* What clients are asked for. */
+enum tls_client_cert {
+    TLS_CLIENT_CERT_NONE,
+    TLS_CLIENT_CERT_ASK,    /* none, or any: tls_peer_cert() says what it is worth */
+    TLS_CLIENT_CERT_REQUIRE /* a valid one, or the handshake fails */
+};
+
 struct tls_server_options {
     const struct tls_certificate *certificates; /* the first is the default */
     unsigned certificate_count;
     const char *min_version;   /* "1.2" or "1.3" */
     const char *const *alpn;   /* ends with NULL, in order of preference; NULL: "http/1.1" */
     const char *session_id;    /* distinguishes listeners for resumption (requirements C19) */
+    enum tls_client_cert client_cert;
+    const char *client_ca;     /* PEM file of who may sign them; needed unless NONE */
 };
 
 /* Loads everything; NULL with a sentence in error[TLS_ERROR_MAX] that names the file and why. Reference count 1. */
@@ -44,6 +55,7 @@ unsigned tls_server_select(const struct tls_server *server, struct span sni);
 struct tls_client_options {
     bool verify;          /* chain and name; default on */
     const char *ca;       /* PEM file instead of the system's store; NULL: the system's */
+    const char *cert, *key; /* PEM files of ours, for servers that ask; NULL: none */
 };
 struct tls_client *tls_client_new(const struct tls_client_options *options, char *error);
 void tls_client_free(struct tls_client **client);
@@ -54,6 +66,19 @@ struct span tls_alpn(const struct tls *tls);
 const char *tls_version(const struct tls *tls);
 const char *tls_cipher(const struct tls *tls);
 bool tls_resumed(const struct tls *tls);
+
+/* A certificate in words. Texts are ASCII without control characters. */
+struct tls_cert {
+    struct span subject, issuer;   /* as RFC 2253 has them: "CN=alice,O=Example" */
+    struct span serial;            /* upper-case hex */
+    struct span fingerprint;       /* SHA-256 of all of it, lower-case hex */
+    int64_t not_before, not_after; /* seconds since 1970 */
+    struct span *san;              /* "DNS:a.example" "IP:::1" "email:a@b" "URI:..."; other kinds are left out */
+    unsigned san_count;
+    bool verified;                 /* signed by one of client_ca, for this use, and valid when the session began */
+};
+/* The client's, made in arena; NULL without one, and when memory is out. */
+const struct tls_cert *tls_peer_cert(const struct tls *tls, struct arena *arena);
 /* Why the last call on this thread failed ("certificate verify failed: ..."); static per thread. */
 const char *tls_error_text(void);
 

@@ -29,7 +29,7 @@ static const char TLS_12_CIPHERS[] =
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
     "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
 
-__attribute__((format(printf, 2, 3))) static bool tls_context_fail(char *error, const char *format, ...) {
+bool tls_context_fail(char *error, const char *format, ...) {
     va_list args;
 
     va_start(args, format);
@@ -306,18 +306,15 @@ static bool tls_server_set_alpn(struct tls_server *server, const char *const *pr
 static bool tls_server_add_context(struct tls_server *server, const struct tls_server_options *options, unsigned index,
                                    int min_version, char *error) {
     const struct tls_certificate *certificate = &options->certificates[index];
-    struct span id = span_of(options->session_id ? options->session_id : "moongate");
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned digest_size = 0;
     SSL_CTX *context = tls_context_new(TLS_server_method());
 
     if (!context)
         return tls_context_fail(error, "TLS: %s", tls_queue_reason());
     server->contexts[server->context_count++] = context;
-    if (SSL_CTX_set_min_proto_version(context, min_version) != 1 || SSL_CTX_set_num_tickets(context, 1) != 1 ||
-        EVP_Digest(id.p, id.n, digest, &digest_size, EVP_sha256(), NULL) != 1 ||
-        SSL_CTX_set_session_id_context(context, digest, digest_size) != 1)
+    if (SSL_CTX_set_min_proto_version(context, min_version) != 1 || SSL_CTX_set_num_tickets(context, 1) != 1)
         return tls_context_fail(error, "TLS: %s", tls_queue_reason());
+    if (!tls_verify_clients(context, options, error) || !tls_verify_name_sessions(context, options, error))
+        return false;
     tls_tickets_use(context);
     SSL_CTX_set_tlsext_servername_callback(context, tls_server_on_sni);
     SSL_CTX_set_tlsext_servername_arg(context, server);
@@ -388,6 +385,11 @@ static bool tls_client_load(struct tls_client *client, const struct tls_client_o
     client->context = tls_context_new(TLS_client_method());
     if (!client->context || SSL_CTX_set_alpn_protos(client->context, alpn, sizeof(alpn) - 1) != 0)
         return tls_context_fail(error, "TLS: %s", tls_queue_reason());
+    if (options->cert) {
+        const struct tls_certificate own = {.cert = options->cert, .key = options->key};
+        if (!tls_context_load(client->context, &own, error))
+            return false;
+    }
     SSL_CTX_set_verify(client->context, options->verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
     if (!options->verify)
         return true;

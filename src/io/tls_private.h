@@ -36,6 +36,13 @@ struct tls_client {
 struct tls_server *tls_server_ref(const struct tls_server *server);
 struct tls_client *tls_client_ref(const struct tls_client *client);
 
+/* Writes a sentence into error[TLS_ERROR_MAX], clears OpenSSL's queue, returns false. */
+bool tls_context_fail(char *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* tls_verify.c: the listener's client certificates, and the name under which its sessions may be resumed. */
+bool tls_verify_clients(SSL_CTX *context, const struct tls_server_options *options, char *error);
+bool tls_verify_name_sessions(SSL_CTX *context, const struct tls_server_options *options, char *error);
+const SSL *tls_session(const struct tls *tls);
+
 /* The reason of the oldest entry in OpenSSL's error queue, in its words; never NULL. */
 const char *tls_queue_reason(void);
 /* Makes ctx seal and open tickets with the process's key ring. */

@@ -192,8 +192,8 @@ const struct option option_pool_tls[] = {
     {.key = "verify", .type = OPTION_BOOL, FIELD(tls_verify), .fallback = "true", .help = "check the server's chain and name"},
     {.key = "sni", .type = OPTION_TEXT, FIELD(tls_sni), .fallback = "the server's name", .help = "name to ask for and to check"},
     {.key = "ca", .type = OPTION_PATH, FIELD(tls_ca), .fallback = "the system's", .help = "certificates to trust, PEM"},
-    {.key = "cert", .type = OPTION_LATER},
-    {.key = "key", .type = OPTION_LATER},
+    {.key = "cert", .type = OPTION_PATH, FIELD(tls_cert), .fallback = "none", .help = "our certificate chain for servers that ask, PEM"},
+    {.key = "key", .type = OPTION_PATH, FIELD(tls_key), .fallback = "none", .help = "its private key, PEM"},
     {.key = NULL},
 };
 #undef FIELD
@@ -208,7 +208,10 @@ static void declare_read_pool_tls(struct option_reader *reader, const struct opt
     if (!option_is_table(reader, index, "true, false or a table like { verify = true }"))
         return;
     pool->tls = true;
+    unsigned mistakes = reader->mistakes;
     option_read_table(reader, index, option_pool_tls, pool, NULL, NULL, 0);
+    if (reader->mistakes == mistakes && !pool->tls_cert != !pool->tls_key)
+        option_mistake(reader, "%s is missing", pool->tls_cert ? "key" : "cert");
 }
 
 #define FIELD(name) .offset = offsetof(struct config_affinity, name)
@@ -235,6 +238,17 @@ static void declare_read_affinity(struct option_reader *reader, const struct opt
     option_read_table(reader, index, option_pool_affinity, affinity, NULL, NULL, 0);
     if (!affinity->cookie && reader->mistakes == mistakes)
         option_mistake(reader, "cookie is missing: its name");
+}
+
+static void declare_read_proxy_protocol(struct option_reader *reader, const struct option *option, int index, void *field) {
+    static const struct option word = {.key = "proxy_protocol", .type = OPTION_WORD, .words = "v1 v2"};
+    unsigned version = 0, mistakes = reader->mistakes;
+    (void)option;
+    if (lua_isboolean(reader->L, index) && !lua_toboolean(reader->L, index))
+        return;
+    option_read_one(reader, &word, index, &version);
+    if (reader->mistakes == mistakes)
+        *(enum config_proxy *)field = version == 0 ? CONFIG_PROXY_V1 : CONFIG_PROXY_V2;
 }
 
 /* "keep" is what this version does. */
@@ -268,7 +282,7 @@ const struct option option_pool[] = {
      .help = "after one side of a tunnel ended"},
     {.key = "retries", .type = OPTION_COUNT, FIELD(retries), .max = 10, .none = true, .fallback = "2", .help = "other tries where that is safe"},
     {.key = "tls", .type = OPTION_READ, .read = declare_read_pool_tls, .offset = offsetof(struct declare_pool, pool), .fallback = "false",
-     .help = "true, or verify, sni, ca"},
+     .help = "true, or verify, sni, ca, cert, key"},
     {.key = "host", .type = OPTION_READ, .read = declare_read_pool_host, .offset = offsetof(struct declare_pool, pool), .fallback = "\"client\"",
      .help = "Host to send: \"client\" (as it came), \"server\", or a name"},
     {.key = "keepalive", .type = OPTION_COUNT, FIELD(keepalive), .max = 65535, .none = true, .fallback = "32",
@@ -287,7 +301,8 @@ const struct option option_pool[] = {
     {.key = "queue_timeout", .type = OPTION_DURATION, FIELD(queue_timeout_ms), .fallback = "\"5s\"", .help = "how long one waits in the queue"},
     {.key = "on_down", .type = OPTION_READ, .read = declare_read_on_down, .fallback = "\"keep\"", .help = "tunnels of a server that fails stay"},
     {.key = "drain_timeout", .type = OPTION_LATER},
-    {.key = "proxy_protocol", .type = OPTION_LATER},
+    {.key = "proxy_protocol", .type = OPTION_READ, .read = declare_read_proxy_protocol, FIELD(proxy_protocol), .fallback = "none",
+     .help = "connections begin with a PROXY header that names the client: \"v1\" or \"v2\"; they are not kept"},
     {.key = NULL},
 };
 #undef FIELD

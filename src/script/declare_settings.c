@@ -94,6 +94,9 @@ struct declare_tls {
     unsigned min;
     struct config_certificate *list;
     unsigned count;
+    char *client_ca;
+    enum config_client_cert client_cert;
+    bool client_cert_set;
 };
 
 static const struct option declare_certificate[] = {
@@ -160,6 +163,28 @@ static void declare_read_alpn(struct option_reader *reader, const struct option 
     option_read_list(reader, index, declare_read_alpn_name, NULL);
 }
 
+static void declare_read_client_cert(struct option_reader *reader, const struct option *option, int index, void *field) {
+    static const struct option word = {.key = "client_cert", .type = OPTION_WORD, .words = "none ask require"};
+    struct declare_tls *tls = field;
+    unsigned mode = 0;
+    (void)option;
+    option_read_one(reader, &word, index, &mode);
+    tls->client_cert = (enum config_client_cert)mode;
+    tls->client_cert_set = true;
+}
+
+/* A CA that nobody is checked against would look like protection: so it means "require" unless the file says otherwise. */
+static void declare_client_cert(struct option_reader *reader, const struct declare_tls *tls, struct config_listener *listener) {
+    enum config_client_cert mode = tls->client_cert;
+    if (!tls->client_cert_set && tls->client_ca)
+        mode = CONFIG_CLIENT_CERT_REQUIRE;
+    if (mode != CONFIG_CLIENT_CERT_NONE && !tls->client_ca)
+        option_mistake(reader, "client_cert needs client_ca: who may sign clients' certificates");
+    else if (mode != CONFIG_CLIENT_CERT_NONE)
+        listener->client_ca = tls->client_ca;
+    listener->client_cert = listener->client_ca ? mode : CONFIG_CLIENT_CERT_NONE;
+}
+
 const struct option option_listener_tls[] = {
     {.key = "cert", .type = OPTION_PATH, .offset = offsetof(struct declare_tls, cert), .fallback = "-",
      .help = "certificate chain, PEM; relative to this file's folder"},
@@ -169,8 +194,10 @@ const struct option option_listener_tls[] = {
     {.key = "min", .type = OPTION_WORD, .words = "1.2 1.3", .offset = offsetof(struct declare_tls, min), .fallback = "\"1.2\"",
      .help = "lowest version of TLS"},
     {.key = "alpn", .type = OPTION_READ, .read = declare_read_alpn, .fallback = "\"http/1.1\"", .help = "protocols offered"},
-    {.key = "client_ca", .type = OPTION_LATER},
-    {.key = "client_cert", .type = OPTION_LATER},
+    {.key = "client_ca", .type = OPTION_PATH, .offset = offsetof(struct declare_tls, client_ca), .fallback = "none",
+     .help = "who may sign clients' certificates, PEM"},
+    {.key = "client_cert", .type = OPTION_READ, .read = declare_read_client_cert, .fallback = "require with client_ca, else none",
+     .help = "a client's certificate: \"none\", \"ask\" (rules judge by req.tls.cert) or \"require\" (a valid one)"},
     {.key = NULL},
 };
 
@@ -188,6 +215,8 @@ static void declare_read_listener_tls(struct option_reader *reader, const struct
     option_read_table(reader, index, option_listener_tls, &tls, NULL, NULL, 0);
     if (tls.cert || tls.key)
         declare_check_pair(reader, tls.cert, tls.key, mistakes);
+    if (reader->mistakes == mistakes)
+        declare_client_cert(reader, &tls, listener);
     listener->tls_min = option_copy(reader, span_of(versions[tls.min]));
     unsigned own = tls.cert && tls.key;
     listener->certificates = option_alloc(reader, own + tls.count, sizeof(*listener->certificates));
@@ -230,7 +259,9 @@ static void declare_read_binds(struct option_reader *reader, const struct option
 const struct option option_listener[] = {
     {.key = "bind", .type = OPTION_READ, .read = declare_read_binds, .fallback = "-",
      .help = "one address or a list: \"0.0.0.0:80\", \"[::]:80\", \"unix:/path\""},
-    {.key = "tls", .type = OPTION_READ, .read = declare_read_listener_tls, .fallback = "none", .help = "cert, key, certs, min, alpn"},
+    {.key = "tls", .type = OPTION_READ, .read = declare_read_listener_tls, .fallback = "none", .help = "cert, key, certs, min, alpn, client_ca, client_cert"},
+    {.key = "proxy_protocol_from", .type = OPTION_READ, .read = option_read_cidrs, FIELD(proxy_from), .fallback = "none",
+     .help = "peers whose connections begin with a PROXY header: blocks of addresses"},
     {.key = "tls_timeout", .type = OPTION_DURATION, FIELD(tls_timeout_ms), .fallback = "\"10s\"", .help = "for the TLS handshake"},
     {.key = "header_timeout", .type = OPTION_DURATION, FIELD(header_timeout_ms), .fallback = "\"10s\"", .help = "for a whole head, absolute"},
     {.key = "body_timeout", .type = OPTION_DURATION, FIELD(body_timeout_ms), .none = true, .fallback = "\"30s\"",
@@ -258,7 +289,6 @@ const struct option option_listener[] = {
      .help = "set on what is forwarded; false removes"},
     {.key = "response_headers", .type = OPTION_READ, .read = option_read_headers, FIELD(response_headers), .fallback = "none",
      .help = "set on what is answered; false removes"},
-    {.key = "proxy_protocol_from", .type = OPTION_LATER},
     {.key = NULL},
 };
 #undef FIELD

@@ -53,6 +53,9 @@ struct subject *script_check_request(lua_State *L, int index);
 void script_open_websocket(lua_State *L);
 void script_push_websocket(lua_State *L, struct script_request *request);
 
+/* request_tls.c: pushes a table for req.tls, nil for a plain connection. */
+void script_push_tls(lua_State *L, struct subject *subject);
+
 /* headers.c: the header methods that requests and responses share. Ends with a NULL name. */
 extern const luaL_Reg script_header_methods[];
 

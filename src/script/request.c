@@ -9,7 +9,6 @@
 #include "script/object.h"
 
 #include "base/str.h"
-#include "io/tls.h"
 #include "wire/uri.h"
 
 #define REQUEST_LOG_KEY_MAX 64
@@ -17,7 +16,7 @@
 
 static const char request_type;
 
-enum { REQUEST_VALUE_VARS = 1, REQUEST_VALUE_WEBSOCKET, REQUEST_USER_VALUES = 2 };
+enum { REQUEST_VALUE_VARS = 1, REQUEST_VALUE_WEBSOCKET, REQUEST_VALUE_TLS, REQUEST_USER_VALUES = 3 };
 
 /* name, in the order of enum request_field */
 #define REQUEST_FIELDS(X) \
@@ -89,25 +88,13 @@ static void request_push_address(lua_State *L, const struct addr_small *addr) {
     lua_pushstring(L, addr_small_format_ip(addr, text));
 }
 
-static void request_push_tls(lua_State *L, const struct subject *subject) {
-    if (!subject->tls) {
-        lua_pushnil(L);
+static void request_push_tls(lua_State *L, struct subject *subject) {
+    if (lua_getiuservalue(L, 1, REQUEST_VALUE_TLS) == LUA_TTABLE)
         return;
-    }
-    lua_createtable(L, 0, 4);
-    if (subject->sni.n) {
-        request_push_text(L, subject->sni);
-        lua_setfield(L, -2, "sni");
-    }
-    struct span alpn = tls_alpn(subject->tls);
-    if (alpn.n) {
-        request_push_text(L, alpn);
-        lua_setfield(L, -2, "alpn");
-    }
-    lua_pushstring(L, tls_version(subject->tls));
-    lua_setfield(L, -2, "version");
-    lua_pushstring(L, tls_cipher(subject->tls));
-    lua_setfield(L, -2, "cipher");
+    lua_pop(L, 1);
+    script_push_tls(L, subject);
+    lua_pushvalue(L, -1);
+    lua_setiuservalue(L, 1, REQUEST_VALUE_TLS);
 }
 
 static void request_push_vars(lua_State *L) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An accepted connection from its first byte to its last: the TLS handshake, then the hand-over to HTTP/1 (ALPN will choose HTTP/2 here).
- * It lives in its worker's list until it is closed or becomes one half of a tunnel.
+ * An accepted connection from its first byte to its last: a PROXY header (client_proxy.c), the TLS handshake, then the hand-over to
+ * HTTP/1 (ALPN will choose HTTP/2 here). It lives in its worker's list until it is closed or becomes one half of a tunnel.
  *
  * One timer serves all phases: absolute limits (TLS, head) are set once at the phase's start, the others are pushed back
  * with progress, which costs one store each.
@@ -17,7 +17,10 @@
 
 static void client_on_timer(struct timer *timer) {
     struct client *client = container_of(timer, struct client, timer);
-    if (client->phase == CLIENT_TLS) {
+    if (client->phase == CLIENT_PROXY) {
+        metric_add(METRIC_proxy_headers_bad, 1);
+        client_close(client, CAUSE_CLIENT_HEADER_TIMEOUT);
+    } else if (client->phase == CLIENT_TLS) {
         metric_add(METRIC_tls_failures, 1);
         client_close(client, CAUSE_CLIENT_HEADER_TIMEOUT);
     } else {
@@ -41,7 +44,7 @@ static void client_handshake(struct client *client) {
 
 static void client_on_handshake_event(struct conn *conn) { client_handshake(conn->owner); }
 
-static void client_start(struct client *client) {
+void client_begin(struct client *client) {
     const struct tls_server *tls = client->local->generation->tls[client->listener->index];
     if (!tls) {
         client_h1_start(client);
@@ -82,7 +85,8 @@ void client_accept(struct worker *worker, struct listener *listener, int fd, con
         sock_set_keepalive(fd, client->config->tcp_keepalive_ms / 1000);
         sock_set_user_timeout(fd, client->config->tcp_keepalive_ms);
     }
-    client_start(client);
+    if (!client_proxy_start(client))
+        client_begin(client);
 }
 
 static void client_release(struct deferred *deferred) {

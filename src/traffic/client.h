@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * client: one accepted connection: TLS handshake, then HTTP/1 (client_h1). Between requests it holds no buffer.
+ * client: one accepted connection: a PROXY header where the listener wants one, TLS handshake, then HTTP/1 (client_h1). Between requests it holds
+ * no buffer.
  */
 #ifndef MOONGATE_TRAFFIC_CLIENT_H
 #define MOONGATE_TRAFFIC_CLIENT_H
@@ -9,6 +10,7 @@
 #include "wire/body.h"
 
 enum client_phase {
+    CLIENT_PROXY,   /* before its PROXY header */
     CLIENT_TLS,     /* handshake under way */
     CLIENT_IDLE,    /* between requests, nothing read */
     CLIENT_HEAD,    /* part of a head is here */
@@ -33,7 +35,8 @@ struct client {
     struct conn *conn;
     struct request *request;
     struct timer timer;
-    struct addr peer;
+    struct addr peer;        /* of the TCP connection, or as its PROXY header says */
+    struct addr_small destination; /* where it connected to, as far as asked for: client_proxy_destination() */
     enum client_phase phase;
     struct buf in;           /* head of the request under way, and what was read behind it */
     struct buf out;          /* bytes the client has not taken */
@@ -68,6 +71,15 @@ void client_detach(struct client *client);
 void client_set_phase(struct client *client, enum client_phase phase);
 /* The worker drains: closes an idle client, makes the response under way the last. */
 void client_drain(struct client *client);
+
+/* TLS, or HTTP at once. */
+void client_begin(struct client *client);
+
+/* --- client_proxy.c --- */
+/* True when the connection must begin with a PROXY header: client_begin() will be called behind it. */
+bool client_proxy_start(struct client *client);
+/* Where the client connected to: by its PROXY header, else by the socket if some pool's header tells it. Family 0: not known. */
+struct addr_small client_proxy_destination(struct client *client);
 
 /* --- client_h1.c --- */
 /* The connection is ready for HTTP/1. */

@@ -83,10 +83,12 @@ static void client_h1_begin(struct client *client, size_t skip) {
     client->body_over = head->body == HTTP_BODY_NONE;
     body_fini(&client->body);
     body_init(&client->body, head->body, head->content_length);
+    request->subject.destination = client_proxy_destination(client);
+    uint16_t port = client->destination.port ? client->destination.port : client->listener->port;
     client->reading = client->sending = (struct client_pace){0};
     error.status = (uint16_t)subject_prepare(&request->subject, client->config,
                                              &client->local->generation->config->settings, &client->peer,
-                                             client->listener->port, client->conn->tls, &error.reason);
+                                             port, client->conn->tls, &error.reason);
     if (error.status != 0) {
         client_h1_refuse(client, &error);
         return;

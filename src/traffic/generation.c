@@ -21,6 +21,8 @@ static struct tls_server *generation_open_tls(const struct config_listener *list
         .certificate_count = listener->certificate_count,
         .min_version = listener->tls_min,
         .session_id = listener->name,
+        .client_cert = (enum tls_client_cert)listener->client_cert, /* the same names in the same order */
+        .client_ca = listener->client_ca,
     };
     char reason[TLS_ERROR_MAX];
     struct tls_server *server = tls_server_new(&options, reason);
@@ -56,6 +58,8 @@ static bool generation_fill(struct generation *generation, const struct generati
                      reason);
             return false;
         }
+        if (pool->proxy_protocol != CONFIG_PROXY_NONE)
+            generation->tells_destination = true;
     }
     generation->routes = routes_new(config);
     return true;

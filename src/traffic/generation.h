@@ -21,6 +21,7 @@ struct generation {
     struct routes *routes;
     struct pool **pools;          /* by index of config->pools */
     struct tls_server **tls;      /* by index of config->listeners; NULL inside: plain */
+    bool tells_destination;       /* some pool sends PROXY headers, which name where clients connected to */
     const struct script_ops *ops;
     void *load;                   /* the loader's result, freed with the generation */
     void (*free_load)(void *load);

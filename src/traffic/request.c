@@ -158,7 +158,7 @@ static bool request_build_head(struct request *request) {
         .pool = request->pool->config,
         .server = request->server,
         .target = decide_target(&request->subject, action),
-        .keep_alive = true,
+        .keep_alive = request->pool->config->proxy_protocol == CONFIG_PROXY_NONE, /* else it is this client's alone */
     };
     buf_release(&request->send);
     return forward.target.p && forward_write_request(&request->send, &forward);
@@ -207,6 +207,8 @@ static void request_start_exchange(struct request *request) {
         .response_timeout_ms = websocket ? pool->upgrade_timeout_ms : timeout > 0 ? timeout : pool->response_timeout_ms,
         .tls = -1,
     };
+        .source = request->subject.client,
+        .destination = request->subject.destination,
     request->exchange = exchange_new(&request->worker->upstream, request->pool, request->server, &options,
                                      &request_exchange_ops, request);
     struct span first = buf_span(&request->send);

@@ -34,7 +34,8 @@ struct subject {
     struct addr_small client; /* after trusted_proxies */
     struct addr_small peer;   /* of the TCP connection */
     bool peer_trusted;        /* forwarding headers of the peer are believed */
-    uint16_t local_port;      /* of the listener's socket, for X-Forwarded-Port */
+    uint16_t local_port;      /* that the client connected to, for X-Forwarded-Port */
+    struct addr_small destination; /* that the client connected to; family 0: not known, or of no use */
     const struct tls *tls;    /* NULL when plain, and in `moongate route` */
     struct span sni;          /* lower case, from the TLS session; .n 0: none */
     struct span raw_path;     /* path as received */

@@ -48,7 +48,8 @@ struct exchange *exchange_new(struct upstream *upstream, const struct pool *pool
     ex->ops = ops;
     ex->owner = owner;
     ex->options = *options;
-    ex->special = options->addr || (options->tls >= 0 && (options->tls == 1) != (pool->tls != NULL));
+    ex->special = options->addr || (options->tls >= 0 && (options->tls == 1) != (pool->tls != NULL)) ||
+                  pool->config->proxy_protocol != CONFIG_PROXY_NONE;
     ex->send_ended = !options->has_body;
     timer_init(&ex->timer, exchange_on_timer);
     buf_init(&ex->out, EXCHANGE_OUT_MAX);
@@ -221,6 +222,19 @@ static void exchange_ready(struct exchange *ex) {
     exchange_touch(ex);
 }
 
+/*
+ * The PROXY header, in front of TLS and all else. It goes past `out`, in one piece: the buffer of a fresh socket is
+ * empty, and one that cannot take these few bytes has broken already.
+ */
+static bool exchange_announce(struct exchange *ex) {
+    char header[PROXYPROTO_WRITE_MAX];
+    size_t n = ex->upstream->is_probe
+                   ? pool_write_probe_header(ex->pool, header)
+                   : pool_write_proxy_header(ex->pool, &ex->options.source, &ex->options.destination, header);
+    size_t wrote = 0;
+    return n == 0 || (conn_write(ex->conn, header, n, &wrote) == IO_OK && wrote == n);
+}
+
 static void exchange_dialed(struct exchange *ex) {
     enum io result = conn_connected(ex->conn);
     if (result == IO_AGAIN)
@@ -232,6 +246,10 @@ static void exchange_dialed(struct exchange *ex) {
     }
     exchange_count(ex, METRIC_server_connects);
     ex->counted = true;
+    if (!exchange_announce(ex)) {
+        exchange_connect_failed(ex, EXCHANGE_CONNECT, 0, "it took no PROXY header");
+        return;
+    }
     struct tls_client *tls = exchange_tls(ex);
     if (!tls) {
         exchange_ready(ex);

@@ -60,6 +60,8 @@ struct exchange_options {
     uint32_t response_timeout_ms; /* without a byte either way; 0: none */
     const struct addr *addr;    /* NULL: the server's; probes of another port. Borrowed */
     int tls;                    /* -1: as the pool; 0, 1: forced (probes) */
+    struct addr_small source, destination; /* for the pool's PROXY header: whom the connection is for, and where that one
+                                            * connected to; family 0: nobody, not known */
 };
 
 /* Prepares the slab of exchanges; upstream_init() calls it. */

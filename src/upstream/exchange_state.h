@@ -47,7 +47,7 @@ struct exchange {
     const char *detail;
     bool fails : 1;     /* fault and detail are to be told by the timer */
     bool freed : 1;     /* memory goes when depth is 0 again */
-    bool special : 1;   /* address or TLS not the server's own: never from or into the kept ones */
+    bool special : 1;   /* address or TLS not the server's own, or made for one client: never from or into the kept ones */
     bool reused : 1;
     bool counted : 1;   /* the conn is in server_connects */
     bool heard : 1;     /* some byte of the response came */

@@ -24,12 +24,14 @@ static uint64_t pool_digest(const struct config_pool *config) {
     char source[ADDR_TEXT_MAX] = "";
     if (config->source.len != 0)
         addr_format(&config->source, source);
-    uint64_t digest = pool_mix(1, source);
+    uint64_t digest = pool_mix(1 + (uint64_t)config->proxy_protocol, source);
     if (!config->tls)
         return digest;
     digest = pool_mix(digest, config->tls_verify ? "verify" : "tls");
     digest = pool_mix(digest, config->tls_sni);
-    return pool_mix(digest, config->tls_ca);
+    digest = pool_mix(digest, config->tls_ca);
+    digest = pool_mix(digest, config->tls_cert);
+    return pool_mix(digest, config->tls_key);
 }
 
 enum server_state pool_first_state(const struct pool *pool) {
@@ -86,7 +88,8 @@ static bool pool_make_tls(struct pool *pool, char *error) {
     bool probe = !config->tls && config->probe.kind != CONFIG_PROBE_NONE && config->probe.tls == 1;
     if (!config->tls && !probe)
         return true;
-    struct tls_client_options options = {.verify = config->tls_verify, .ca = config->tls_ca};
+    struct tls_client_options options = {
+        .verify = config->tls_verify, .ca = config->tls_ca, .cert = config->tls_cert, .key = config->tls_key};
     struct tls_client *client = tls_client_new(&options, error);
     if (config->tls)
         pool->tls = client;
@@ -130,6 +133,21 @@ void pool_free(struct pool **pool) {
     tls_client_free(&p->tls);
     tls_client_free(&p->probe_tls);
     mem_free(p);
+}
+
+size_t pool_write_proxy_header(const struct pool *pool, const struct addr_small *source,
+                               const struct addr_small *destination, char *out) {
+    switch (pool->config->proxy_protocol) {
+    case CONFIG_PROXY_V1: return proxyproto_write(out, PROXYPROTO_V1, source, destination);
+    case CONFIG_PROXY_V2: return proxyproto_write(out, PROXYPROTO_V2, source, destination);
+    case CONFIG_PROXY_NONE: break;
+    }
+    return 0;
+}
+
+size_t pool_write_probe_header(const struct pool *pool, char *out) {
+    const struct addr_small own = {.family = 0};
+    return pool->config->probe.port != 0 ? 0 : pool_write_proxy_header(pool, &own, &own, out);
 }
 
 const char *pool_tls_name(const struct pool *pool, const struct server *server) {

@@ -10,6 +10,7 @@
 #include "io/tls.h"
 #include "upstream/affinity.h"
 #include "upstream/server.h"
+#include "wire/proxyproto.h"
 
 struct pool {
     const struct config_pool *config; /* borrowed from the generation's config */
@@ -19,7 +20,7 @@ struct pool {
     struct tls_client *tls;   /* NULL: plain */
     struct tls_client *probe_tls; /* for probes by TLS of a plain pool; else NULL */
     char (*affinity)[AFFINITY_VALUE_SIZE]; /* the cookie's value for each server; NULL: no affinity */
-    uint64_t digest; /* of all that makes a connection what it is (TLS, SNI, CA, verification, source): for kept ones */
+    uint64_t digest; /* of all that makes a connection what it is (TLS, SNI, CA, certificates, verification, PROXY, source): for kept ones */
 };
 
 /*
@@ -30,6 +31,14 @@ struct pool *pool_new(const struct config_pool *config, const struct pool *previ
 void pool_free(struct pool **pool);
 /* SNI and verification name for a server of the pool. */
 const char *pool_tls_name(const struct pool *pool, const struct server *server);
+/*
+ * The PROXY header of the pool for a connection on behalf of source (family 0: our own) that came in at destination
+ * (family 0: not known), into out[PROXYPROTO_WRITE_MAX]; returns its size, 0 when the pool has none.
+ */
+size_t pool_write_proxy_header(const struct pool *pool, const struct addr_small *source,
+                               const struct addr_small *destination, char *out);
+/* The same for a probe: our own connection. A probe of a port of its own has none: what listens there is another matter. */
+size_t pool_write_probe_header(const struct pool *pool, char *out);
 /* What a server's state is before any probe: UP when the pool is not probed. */
 enum server_state pool_first_state(const struct pool *pool);
 /* True when some server (backups too) may still turn out to be up: the first probe has not answered. */

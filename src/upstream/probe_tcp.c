@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * One TCP probe: the server is well when it takes a connection, and where the probe uses TLS, when the handshake
- * succeeds (with the pool's verification). Nothing is sent; the connection is closed at once.
+ * succeeds (with the pool's verification). Nothing is sent but the pool's PROXY header; the connection is closed at
+ * once.
  */
 #include <assert.h>
 #include <errno.h>
@@ -60,6 +61,12 @@ static void probe_tcp_shake(struct probe_tcp *probe) {
     }
 }
 
+static bool probe_tcp_announce(const struct probe_tcp *probe) {
+    char header[PROXYPROTO_WRITE_MAX];
+    size_t wrote = 0, n = pool_write_probe_header(probe->pool, header);
+    return n == 0 || (conn_write(probe->conn, header, n, &wrote) == IO_OK && wrote == n);
+}
+
 static void probe_tcp_on_event(struct conn *conn) {
     struct probe_tcp *probe = conn->owner;
     if (!probe->shaking) {
@@ -68,6 +75,10 @@ static void probe_tcp_on_event(struct conn *conn) {
             return;
         if (result != IO_OK) {
             probe_tcp_refused(probe, conn->error);
+            return;
+        }
+        if (!probe_tcp_announce(probe)) {
+            probe_tcp_done(probe, PROBE_FAILED, "it took no PROXY header");
             return;
         }
         struct tls_client *tls = probe_tcp_tls(probe->pool);

@@ -179,7 +179,7 @@ START_TEST(sni_exact_then_wildcard_then_default) {
     };
     struct tls_certificate certificates[] = {
         {cert_b, key_b, "first.example"}, {cert_a, key_a, NULL}, {cert_b, key_b, "*.z"}};
-    struct tls_server_options options = {certificates, 3, NULL, NULL, NULL};
+    struct tls_server_options options = {.certificates = certificates, .certificate_count = 3};
     struct tls_server *server = server_plain();
     char big[400];
 
@@ -203,7 +203,7 @@ END_TEST
 START_TEST(sni_common_name_is_the_fallback) {
     char cert[128], key[128];
     struct tls_certificate certificates[] = {{cert_a, key_a, NULL}, {cert, key, NULL}};
-    struct tls_server_options options = {certificates, 2, "1.2", NULL, "test"};
+    struct tls_server_options options = {.certificates = certificates, .certificate_count = 2, .session_id = "test"};
     struct tls_server *server;
 
     path_in(cert, sizeof cert, "x.pem");
@@ -394,7 +394,7 @@ END_TEST
 
 static void assert_refused(const char *cert, const char *key, const char *why) {
     struct tls_certificate certificate = {cert, key, NULL};
-    struct tls_server_options options = {&certificate, 1, "1.2", NULL, "test"};
+    struct tls_server_options options = {.certificates = &certificate, .certificate_count = 1, .session_id = "test"};
 
     error[0] = 0;
     ck_assert_ptr_null(tls_server_new(&options, error));
@@ -402,9 +402,10 @@ static void assert_refused(const char *cert, const char *key, const char *why) {
 }
 
 START_TEST(bad_files_are_named) {
-    struct tls_client_options client = {true, "/nonexistent/ca.pem"};
+    struct tls_client_options client = {.verify = true, .ca = "/nonexistent/ca.pem"};
     struct tls_certificate certificate = {cert_a, key_a, NULL};
-    struct tls_server_options options = {&certificate, 1, "1.1", NULL, "test"};
+    struct tls_server_options options = {
+        .certificates = &certificate, .certificate_count = 1, .min_version = "1.1", .session_id = "test"};
     char path[128], message[300];
     FILE *file;
 
@@ -439,7 +440,7 @@ END_TEST
 START_TEST(expired_certificates_are_warned_of) {
     char cert[128], log[128], text[4096];
     struct tls_certificate certificate = {cert, key_a, NULL};
-    struct tls_server_options options = {&certificate, 1, "1.2", NULL, "test"};
+    struct tls_server_options options = {.certificates = &certificate, .certificate_count = 1, .session_id = "test"};
     struct tls_server *server;
     EVP_PKEY *key;
     X509 *x509;

@@ -72,7 +72,8 @@ static inline void teardown(void) {
 
 static inline struct tls_server *server_with(const char *min, const char *const *alpn, const char *session_id) {
     struct tls_certificate certificates[] = {{cert_a, key_a, NULL}, {cert_b, key_b, NULL}};
-    struct tls_server_options options = {certificates, 2, min, alpn, session_id};
+    struct tls_server_options options = {.certificates = certificates, .certificate_count = 2, .min_version = min,
+                                         .alpn = alpn, .session_id = session_id};
     struct tls_server *server = tls_server_new(&options, error);
 
     ck_assert_msg(server != NULL, "%s", error);
@@ -82,7 +83,7 @@ static inline struct tls_server *server_with(const char *min, const char *const 
 static inline struct tls_server *server_plain(void) { return server_with("1.2", NULL, "test"); }
 
 static inline struct tls_client *client_with(bool verify, const char *ca) {
-    struct tls_client_options options = {verify, ca};
+    struct tls_client_options options = {.verify = verify, .ca = ca};
     struct tls_client *client = tls_client_new(&options, error);
 
     ck_assert_msg(client != NULL, "%s", error);
