@@ -65,7 +65,7 @@ static struct span request_cookie(const struct request *request) {
 }
 
 static bool request_has_affinity(const struct request *request) {
-    return request->pool && request->pool->config->affinity.cookie && !request->decide.action->forward.server.p;
+    return request->pool && request->pool->affinity && !request->decide.action->forward.server.p;
 }
 
 static struct server *request_follow_cookie(const struct request *request) {
@@ -123,15 +123,25 @@ static struct span request_make_cookie(struct request *request, struct span valu
     if (affinity->ttl_ms > 0)
         snprintf(age, sizeof age, "; Max-Age=%u", (unsigned)((affinity->ttl_ms + 999ull) / 1000));
     return arena_printf(&request->subject.arena, "%s=%.*s; Path=/%s; HttpOnly%s%s%s", affinity->cookie,
-                        SPAN_ARGS(value), age, secure ? "; Secure" : "", site ? "; SameSite=" : "", site ? sites[affinity->same_site] : "");
+                        SPAN_ARGS(value), age, secure ? "; Secure" : "", site ? "; SameSite=" : "",
+                        site ? sites[affinity->same_site] : "");
 }
 
 bool request_add_affinity(struct request *request, struct http_message *head) {
-    if (!request_has_affinity(request) || !request->server ||
-        span_equal(request_cookie(request), span_of(request->server->affinity)))
+    const struct pool *pool = request->pool;
+    if (!request_has_affinity(request) || !request->server)
         return true;
-    struct span cookie = request_make_cookie(request, request->server->affinity);
-    return cookie.p && http_add(head, SPAN("Set-Cookie"), cookie);
+    unsigned said = pool_find_affinity(pool, request_cookie(request));
+    if (said < pool->server_count && pool->servers[said] == request->server)
+        return true;
+    for (unsigned i = 0; i < pool->server_count; i++) {
+        if (pool->servers[i] != request->server)
+            continue;
+        struct span value = request_make_value(request, pool->affinity[i]);
+        struct span cookie = value.p ? request_make_cookie(request, value) : value;
+        return cookie.p && http_add(head, SPAN("Set-Cookie"), cookie);
+    }
+    return true;
 }
 
 const char *request_affinity(const struct request *request) {
