@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""B14: random data both ways at once through a tunnel at random read and write sizes: equal digests, plain and TLS,
+spliced and copied. MOONGATE_BULK_MIB sets the amount each way (default 32; 1024 is the full figure)."""
+
+import hashlib
+import os
+import random
+import re
+import socket
+import threading
+
+import pytest
+
+import raw
+
+MIB = int(os.environ.get("MOONGATE_BULK_MIB", "32"))
+BLOCK = os.urandom(1 << 20)
+
+
+def send_random(s, total, largest, digest, rng):
+    left = total
+    while left > 0:
+        size = min(left, rng.randint(1, largest))
+        at = rng.randrange(len(BLOCK))
+        piece = BLOCK[at:at + size]
+        s.sendall(piece)
+        digest.update(piece)
+        left -= len(piece)
+
+
+def receive_random(s, total, largest, digest, rng, rest=b""):
+    digest.update(rest)
+    left = total - len(rest)
+    while left > 0:
+        got = s.recv(min(left, rng.randint(1, largest)))
+        assert got, f"ended with {left} bytes missing"
+        digest.update(got)
+        left -= len(got)
+
+
+def both_ways(s, total, largest, seed, rest=b""):
+    """Sends and receives total bytes at once; returns the two digests."""
+    sent, received, errors = hashlib.sha256(), hashlib.sha256(), []
+
+    def sender():
+        try:
+            send_random(s, total, largest, sent, random.Random(seed))
+        except Exception as error:  # noqa: BLE001
+            errors.append(error)
+
+    thread = threading.Thread(target=sender)
+    thread.start()
+    receive_random(s, total, largest, received, random.Random(seed + 1), rest)
+    thread.join(120)
+    assert not errors, errors
+    return sent.hexdigest(), received.hexdigest()
+
+
+class Peer:
+    """A server that takes one handshake and then talks like both_ways()."""
+
+    def __init__(self, total, largest):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.result, self.error = None, None
+        self.thread = threading.Thread(target=self._run, args=(total, largest), daemon=True)
+        self.thread.start()
+
+    def _run(self, total, largest):
+        try:
+            conn, _ = self.listener.accept()
+            with conn:
+                conn.settimeout(60)
+                head = raw.read_until(conn, b"\r\n\r\n")
+                key = re.search(rb"(?i)sec-websocket-key: (\S+)", head).group(1).decode()
+                conn.sendall(("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                              f"Sec-WebSocket-Accept: {raw.accept_of(key)}\r\n\r\n").encode())
+                self.result = both_ways(conn, total, largest, 7)
+        except Exception as error:  # noqa: BLE001
+            self.error = error
+        finally:
+            self.listener.close()
+
+
+# Small pieces are copied; large ones make a plain tunnel change over to splicing on the way.
+@pytest.mark.parametrize("largest", [3000, 300000], ids=["small", "large"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_b14_random_data_both_ways_arrives_as_it_was_sent(start, certificate, tls, largest):
+    total = (MIB << 20) if largest > 10000 else (MIB << 20) // 8
+    peer = Peer(total, largest)
+    cert = f', tls = {{ cert = "{certificate[0]}", key = "{certificate[1]}" }}' if tls else ""
+    gateway = start(f"""
+listener "http" {{ bind = "127.0.0.1:@http@"{cert} }}
+pool "p" {{ servers = {{ "127.0.0.1:{peer.port}" }}, probe = false }}
+route "all" {{ forward "p" }}
+""")
+    s, response = raw.open_websocket(gateway.port(), timeout=60, tls=raw.insecure_tls() if tls else None)
+    assert response.status == 101
+    with s:
+        sent, received = both_ways(s, total, largest, 11, response.rest)
+    peer.thread.join(60)
+    assert peer.error is None, peer.error
+    assert peer.result == (received, sent)
+    close = gateway.wait_access(event="close", timeout=10)[0]
+    assert (close["bytes_in"], close["bytes_out"]) == (total, total)
