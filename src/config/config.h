@@ -48,25 +48,26 @@ struct config_settings {
     unsigned max_connections; /* 0: from the descriptor limit */
     char *via;               /* pseudonym; NULL: off */
     enum config_underscores underscores;
+    char *nameservers;       /* "127.0.0.1:53,[::1]:53"; NULL: as resolv.conf says */
 };
 
 struct config_certificate {
     char *cert, *key, *name; /* name: SNI, NULL: from the certificate */
 };
 
-struct config_listener {
 enum config_client_cert { CONFIG_CLIENT_CERT_NONE, CONFIG_CLIENT_CERT_ASK, CONFIG_CLIENT_CERT_REQUIRE };
 
+struct config_listener {
     char *name;
     struct config_place place;
     struct addr *binds;
     char **bind_texts; /* as written */
     unsigned bind_count;
-    bool tls;
     struct config_cidrs proxy_from; /* peers that begin with a PROXY header */
-    struct config_certificate *certificates;
+    bool tls;
     enum config_client_cert client_cert;
     char *client_ca; /* set unless client_cert is NONE */
+    struct config_certificate *certificates;
     unsigned certificate_count;
     char *tls_min;
     uint32_t tls_timeout_ms, header_timeout_ms, body_timeout_ms, send_timeout_ms, idle_timeout_ms;
@@ -100,17 +101,18 @@ struct config_probe {
     char *body;                 /* text that the first 64 KiB of the answer must hold; NULL: any */
     uint32_t every_ms, fast_ms, timeout_ms;
     unsigned rise, fall;
+    bool websocket, ping;       /* as written; websocket: then kind says so too */
+    char *subprotocol;          /* that a WebSocket probe offers and wants; NULL: none */
     bool written;               /* false: the default probe */
 };
 
 struct config_server {
     char *name;    /* "10.0.1.1:9000" unless named */
-    bool websocket, ping;       /* as written; websocket: then kind says so too */
-    char *subprotocol;          /* that a WebSocket probe offers and wants; NULL: none */
     char *address; /* as written, with the port added: "host:port", "unix:/path" */
     char *host;    /* the host part, for SNI and Host */
     uint16_t port;
     struct addr addr; /* .len 0: a name, to be resolved */
+    bool srv;         /* host is the name of SRV records, which name hosts, ports, weights and priorities */
     unsigned weight;  /* 0..1000; 0 gets no new work */
     unsigned max_connections; /* requests and tunnels at once, all workers; 0: none */
     bool backup;
@@ -135,11 +137,11 @@ struct config_affinity {
 
 enum config_host { CONFIG_HOST_CLIENT, CONFIG_HOST_SERVER, CONFIG_HOST_FIXED };
 
-struct config_pool {
-    char *name;
 /* The header that connections to servers begin with. */
 enum config_proxy { CONFIG_PROXY_NONE, CONFIG_PROXY_V1, CONFIG_PROXY_V2 };
 
+struct config_pool {
+    char *name;
     struct config_place place;
     struct config_server *servers;
     unsigned server_count;
@@ -155,14 +157,14 @@ enum config_proxy { CONFIG_PROXY_NONE, CONFIG_PROXY_V1, CONFIG_PROXY_V2 };
     unsigned retries;
     bool tls, tls_verify;
     char *tls_sni, *tls_ca;
-    enum config_host host;
-    char *host_fixed;
     char *tls_cert, *tls_key; /* ours, for servers that ask; both or none */
     enum config_proxy proxy_protocol;
+    enum config_host host;
+    char *host_fixed;
     unsigned keepalive; /* idle connections a worker and server */
     uint32_t keepalive_timeout_ms;
     struct addr source; /* .len 0: any */
-    uint32_t resolve_ms; /* pace of retries for a name that did not resolve */
+    uint32_t resolve_ms; /* pace at which names are resolved again */
 };
 
 enum config_step_kind { CONFIG_STEP_ACTION, CONFIG_STEP_FUNCTION };

@@ -83,9 +83,9 @@ static void client_h1_begin(struct client *client, size_t skip) {
     client->body_over = head->body == HTTP_BODY_NONE;
     body_fini(&client->body);
     body_init(&client->body, head->body, head->content_length);
+    client->reading = client->sending = (struct client_pace){0};
     request->subject.destination = client_proxy_destination(client);
     uint16_t port = client->destination.port ? client->destination.port : client->listener->port;
-    client->reading = client->sending = (struct client_pace){0};
     error.status = (uint16_t)subject_prepare(&request->subject, client->config,
                                              &client->local->generation->config->settings, &client->peer,
                                              port, client->conn->tls, &error.reason);

@@ -206,9 +206,9 @@ static void request_start_exchange(struct request *request) {
         .max_idle_ms = request_is_idempotent(request) ? 0 : REQUEST_FRESH_MS,
         .response_timeout_ms = websocket ? pool->upgrade_timeout_ms : timeout > 0 ? timeout : pool->response_timeout_ms,
         .tls = -1,
-    };
         .source = request->subject.client,
         .destination = request->subject.destination,
+    };
     request->exchange = exchange_new(&request->worker->upstream, request->pool, request->server, &options,
                                      &request_exchange_ops, request);
     struct span first = buf_span(&request->send);
