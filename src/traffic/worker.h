@@ -42,6 +42,7 @@ struct worker {
     struct pipes pipes;               /* for bulk flows through tunnels */
     struct buf log_line;              /* the access line under construction */
     _Atomic(unsigned) live;           /* clients and tunnels; written by this worker, read by those that hand over */
+    uint64_t proxy_say_ms;            /* when a bad PROXY header may be logged again */
     bool draining;
     struct timer drain_timer;
     char *error;                      /* why it could not start; GENERATION_ERROR_MAX bytes */
