@@ -6,7 +6,9 @@ import hashlib
 import os
 import random
 import re
+import select
 import socket
+import ssl
 import threading
 
 import pytest
@@ -17,43 +19,53 @@ MIB = int(os.environ.get("MOONGATE_BULK_MIB", "32"))
 BLOCK = os.urandom(1 << 20)
 
 
-def send_random(s, total, largest, digest, rng):
-    left = total
-    while left > 0:
-        size = min(left, rng.randint(1, largest))
-        at = rng.randrange(len(BLOCK))
-        piece = BLOCK[at:at + size]
-        s.sendall(piece)
-        digest.update(piece)
-        left -= len(piece)
+class Sender:
+    """The bytes of one direction, in random pieces."""
+
+    def __init__(self, total, largest, seed):
+        self.left, self.largest, self.rng = total, largest, random.Random(seed)
+        self.digest, self.piece = hashlib.sha256(), b""
+
+    def next(self):
+        if not self.piece and self.left > 0:
+            size = min(self.left, self.rng.randint(1, self.largest))
+            at = self.rng.randrange(len(BLOCK) - 1)
+            self.piece = BLOCK[at:at + size]
+            self.digest.update(self.piece)
+            self.left -= len(self.piece)
+        return self.piece
 
 
-def receive_random(s, total, largest, digest, rng, rest=b""):
-    digest.update(rest)
-    left = total - len(rest)
-    while left > 0:
-        got = s.recv(min(left, rng.randint(1, largest)))
-        assert got, f"ended with {left} bytes missing"
-        digest.update(got)
-        left -= len(got)
+WAIT = (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError)
 
 
 def both_ways(s, total, largest, seed, rest=b""):
-    """Sends and receives total bytes at once; returns the two digests."""
-    sent, received, errors = hashlib.sha256(), hashlib.sha256(), []
-
-    def sender():
+    """Sends and receives total bytes at once, on one thread (a TLS socket may not be used by two); the two digests."""
+    out, rng, received = Sender(total, largest, seed), random.Random(seed + 1), hashlib.sha256(rest)
+    left = total - len(rest)
+    s.setblocking(False)
+    while left > 0 or out.next():
+        moved = False
         try:
-            send_random(s, total, largest, sent, random.Random(seed))
-        except Exception as error:  # noqa: BLE001
-            errors.append(error)
-
-    thread = threading.Thread(target=sender)
-    thread.start()
-    receive_random(s, total, largest, received, random.Random(seed + 1), rest)
-    thread.join(120)
-    assert not errors, errors
-    return sent.hexdigest(), received.hexdigest()
+            if out.next():
+                sent = s.send(out.piece)
+                out.piece = out.piece[sent:]
+                moved = True
+        except WAIT:
+            pass
+        try:
+            if left > 0:
+                got = s.recv(min(left, rng.randint(1, largest)))
+                assert got, f"ended with {left} bytes missing"
+                received.update(got)
+                left -= len(got)
+                moved = True
+        except WAIT:
+            pass
+        if not moved:
+            ready = select.select([s], [s] if out.piece else [], [], 60)
+            assert ready[0] or ready[1], f"stuck with {left} bytes to come"
+    return out.digest.hexdigest(), received.hexdigest()
 
 
 class Peer:
