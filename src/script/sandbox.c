@@ -12,6 +12,8 @@
 #include "base/mem.h"
 #include "script/load_private.h"
 
+#define SANDBOX_ELEMENTS_MAX (1 << 22) /* of a table, in one call into C */
+
 static const char sandbox_hidden_key; /* in a frozen table's metatable: where the contents went */
 static const char sandbox_seed_key;   /* in the registry: Lua's math.randomseed */
 
@@ -269,6 +271,55 @@ static void sandbox_wrap(lua_State *L, const char *name, lua_CFunction wrapper) 
     lua_setfield(L, -2, name);
 }
 
+/* --- calls into C that could go on for ever: no budget is looked at inside them --- */
+
+/* Calls the wrapped function with the same arguments. */
+static int sandbox_pass(lua_State *L) {
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+    return lua_gettop(L);
+}
+
+/* Memory bounds every other repetition. */
+static int sandbox_rep(lua_State *L) {
+    size_t n, separator;
+    luaL_checklstring(L, 1, &n);
+    luaL_checkinteger(L, 2);
+    luaL_optlstring(L, 3, "", &separator);
+    if (n + separator > 0)
+        return sandbox_pass(L);
+    lua_pushliteral(L, "");
+    return 1;
+}
+
+static int sandbox_move_elements(lua_State *L) {
+    lua_Integer first = luaL_checkinteger(L, 2), last = luaL_checkinteger(L, 3);
+    if (last >= first && (lua_Unsigned)last - (lua_Unsigned)first >= SANDBOX_ELEMENTS_MAX)
+        return luaL_error(L, "move: more than %d elements", SANDBOX_ELEMENTS_MAX);
+    return sandbox_pass(L);
+}
+
+/* insert, remove, sort: a table may claim any length, by __len or by a few far keys. */
+static int sandbox_bound_length(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    if (luaL_len(L, 1) > SANDBOX_ELEMENTS_MAX)
+        return luaL_error(L, "a table of more than %d elements", SANDBOX_ELEMENTS_MAX);
+    return sandbox_pass(L);
+}
+
+static void sandbox_bound_calls(lua_State *L) {
+    lua_getglobal(L, LUA_STRLIBNAME);
+    sandbox_wrap(L, "rep", sandbox_rep);
+    lua_pop(L, 1);
+    lua_getglobal(L, LUA_TABLIBNAME);
+    sandbox_wrap(L, "move", sandbox_move_elements);
+    sandbox_wrap(L, "insert", sandbox_bound_length);
+    sandbox_wrap(L, "remove", sandbox_bound_length);
+    sandbox_wrap(L, "sort", sandbox_bound_length);
+    lua_pop(L, 1);
+}
+
 static void sandbox_remove(lua_State *L, const char *const *names) {
     for (; *names; names++) {
         lua_pushnil(L);
@@ -317,6 +368,7 @@ void script_open_sandbox(lua_State *L) {
         lua_call(L, 0, 1);
         lua_setglobal(L, library->name);
     }
+    sandbox_bound_calls(L);
     lua_getglobal(L, LUA_STRLIBNAME);
     sandbox_remove(L, removed_string);
     lua_pop(L, 1);

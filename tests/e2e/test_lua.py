@@ -345,6 +345,23 @@ def test_others_go_on_beside_a_loop(start):
     assert waits[len(waits) // 2] < 0.05 and waits[-2] < 0.5, waits[-5:]
 
 
+@pytest.mark.parametrize("code", [
+    "table.move({}, 1, 1 << 60, 2)", "table.insert(long, 1, 1)", "table.remove(long, 1)", "table.sort(long, rawequal)",
+    'return reply(200, ("x"):rep(1 << 60))',
+])
+def test_one_call_into_c_is_bounded(evaluating, code):
+    """No budget is looked at inside a call: none of these may go on for ever."""
+    code = "local long = setmetatable({}, { __len = function() return 1 << 60 end }) " + code
+    assert run(evaluating, code).status == 500
+
+
+def test_bounded_calls_do_what_they_did(evaluating):
+    assert value(evaluating, '#(""):rep(1 << 60) .. ("ab"):rep(3, ",") .. ("x"):rep(-1)') == "0ab,ab,ab"
+    assert value(evaluating, 'table.concat(table.move({ 1, 2, 3 }, 2, 3, 1), "-")') == "2-3-3"
+    assert value(evaluating, '(function() local t = { 3, 1, 2 } table.insert(t, 9) table.insert(t, 1, 7) local last, first = table.remove(t), table.remove(t, 1) '
+                 'table.sort(t, function(a, b) return a > b end) return table.concat(t, ",") .. last .. first end)()') == "3,2,197"
+
+
 # --- requirement E32: what Lua may not send ---
 
 EVAL = LISTENER + '''
