@@ -139,7 +139,7 @@ void client_set_phase(struct client *client, enum client_phase phase) {
 }
 
 void client_drain(struct client *client) {
-    if (client->phase == CLIENT_IDLE)
+    if (client->phase == CLIENT_IDLE || (client->phase == CLIENT_HEAD && buf_empty(&client->in)))
         client_close(client, CAUSE_DRAIN);
     else
         client->wants_close = true;
