@@ -38,6 +38,7 @@ static json_t *dump_settings(const struct config_settings *settings) {
     json_object_set_new(o, "rule_deadline_ms", json_integer(settings->rule_deadline_ms));
     json_object_set_new(o, "lua_memory", json_integer((json_int_t)settings->lua_memory));
     json_object_set_new(o, "drain_timeout_ms", json_integer(settings->drain_timeout_ms));
+    json_object_set_new(o, "nameservers", dump_text(settings->nameservers));
     json_object_set_new(o, "max_connections", dump_limit(settings->max_connections));
     json_object_set_new(o, "via", dump_text(settings->via));
     json_object_set_new(o, "underscore_headers", json_string(underscores[settings->underscores]));

@@ -20,6 +20,7 @@
 #include "control/machine.h"
 #include "script/load.h"
 #include "traffic/worker.h"
+#include "upstream/names.h"
 #include "upstream/probe.h"
 
 #define CONTROL_TICKETS_MS (8u * 3600 * 1000) /* a ticket key encrypts this long and decrypts twice as long */
@@ -34,6 +35,7 @@ struct control {
     unsigned started, stopped;
     struct upstream upstream;
     struct prober *prober;
+    struct names *names; /* NULL: none to resolve */
     struct loop_source signals;
     int signal_fd;
     struct timer tickets;
@@ -190,6 +192,8 @@ static bool control_start(struct control *control, char *error) {
         return false;
     control->prober = prober_new(&control->upstream, control->generation->pools, config->pool_count, control_on_server, control);
     prober_start(control->prober);
+    control->names = names_new(control->loop, control->generation->pools, config->pool_count, config->settings.nameservers,
+                               control->prober, control_on_server, control);
     timer_init(&control->tickets, control_on_tickets);
     timer_set(control->loop, &control->tickets, CONTROL_TICKETS_MS);
     log_info("serving %s with %u workers, process %ld", config->file, control->started, (long)getpid());
@@ -198,6 +202,7 @@ static bool control_start(struct control *control, char *error) {
 
 /* Ends the workers that run (when start-up failed half-way, too), then all the rest. */
 static void control_finish(struct control *control) {
+    names_free(&control->names);
     prober_free(&control->prober);
     for (unsigned i = 0; i < control->started; i++)
         worker_join(&control->workers[i]);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * declare_pool: the word pool and its servers. A server's address is written as people write it: with a port or by the pool's `port`, as a
- * number or as a name; a name keeps addr.len 0 and is resolved later, never while loading. The subtle thing: `port` has to be known
+ * number or as a name, or as the name of SRV records; a name keeps addr.len 0 and is resolved later. The subtle thing: `port` has to be known
  * before `servers` is read, whatever the order of keys, so it is looked up first.
  */
 #include <stdio.h>
@@ -57,6 +57,18 @@ static void declare_server_named(struct option_reader *reader, struct span text,
         option_mistake(reader, "\"%.80s\" is no " SERVER_ADDRESS, text.p);
 }
 
+/* "srv:_ws._tcp.chat.internal": the records say hosts, ports, weights and priorities. */
+static void declare_server_srv(struct option_reader *reader, struct span text, struct config_server *server) {
+    struct span name = span_make(text.p + 4, text.n - 4);
+    if (!declare_host_valid(name)) {
+        option_mistake(reader, "\"%.80s\" is no name of SRV records like \"srv:_ws._tcp.chat.internal\"", text.p);
+        return;
+    }
+    server->srv = true;
+    server->address = option_copy(reader, text);
+    server->host = option_copy(reader, name);
+}
+
 static void declare_server_address(struct option_reader *reader, int index, uint16_t port, struct config_server *server) {
     struct span text = option_text(reader, index, "an " SERVER_ADDRESS);
     if (!text.p)
@@ -68,7 +80,10 @@ static void declare_server_address(struct option_reader *reader, int index, uint
         server->host = option_copy(reader, SPAN("localhost"));
         return;
     }
-    declare_server_named(reader, text, port, server);
+    if (str_starts(text, SPAN("srv:")))
+        declare_server_srv(reader, text, server);
+    else
+        declare_server_named(reader, text, port, server);
 }
 
 #define FIELD(name) .offset = offsetof(struct config_server, name)
@@ -288,7 +303,7 @@ const struct option option_pool[] = {
     {.key = "keepalive", .type = OPTION_COUNT, FIELD(keepalive), .max = 65535, .none = true, .fallback = "32",
      .help = "idle connections kept, a worker and server"},
     {.key = "keepalive_timeout", .type = OPTION_DURATION, FIELD(keepalive_timeout_ms), .fallback = "\"4s\"", .help = "how long they are kept"},
-    {.key = "resolve", .type = OPTION_DURATION, FIELD(resolve_ms), .min = 100, .fallback = "\"30s\"", .help = "pace of tries for a name that did not resolve"},
+    {.key = "resolve", .type = OPTION_DURATION, FIELD(resolve_ms), .min = 100, .fallback = "\"30s\"", .help = "pace at which names of servers are resolved again"},
     {.key = "source", .type = OPTION_READ, .read = declare_read_source, FIELD(source), .fallback = "any", .help = "address to connect from"},
     {.key = "hash_bound", .type = OPTION_COUNT, FIELD(hash_bound), .min = 101, .max = 10000, .none = true, .fallback = "200",
      .help = "percent of its share that a server may have before hash goes on to the next"},

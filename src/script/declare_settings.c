@@ -28,6 +28,30 @@ static void declare_read_format(struct option_reader *reader, const struct optio
         option_wrong(reader, index, "\"json\"");
 }
 
+/* Joined by commas, as c-ares wants them. */
+static void declare_read_nameserver(struct option_reader *reader, int index, unsigned i, void *owner) {
+    struct buf *joined = owner;
+    struct addr addr;
+    char text[ADDR_TEXT_MAX];
+    struct span written = option_text(reader, index, "an address like \"10.0.0.1\" or \"10.0.0.1:53\"");
+    if (!written.p)
+        return;
+    if (!addr_parse(written, 53, &addr) || addr.sa.any.sa_family == AF_UNIX || addr_port(&addr) == 0)
+        option_wrong(reader, index, "an address like \"10.0.0.1\" or \"10.0.0.1:53\"");
+    else if (!buf_printf(joined, "%s%s", i ? "," : "", addr_format(&addr, text)))
+        option_mistake(reader, "too many name servers");
+}
+
+static void declare_read_nameservers(struct option_reader *reader, const struct option *option, int index, void *field) {
+    struct buf joined;
+    (void)option;
+    buf_init(&joined, 4096);
+    option_read_list(reader, index, declare_read_nameserver, &joined);
+    if (!buf_empty(&joined))
+        *(char **)field = option_copy(reader, buf_span(&joined));
+    buf_release(&joined);
+}
+
 static void declare_read_encoded_slash(struct option_reader *reader, const struct option *option, int index, void *field) {
     static const struct option word = {.key = "encoded_slash", .type = OPTION_WORD, .words = "reject keep"};
     unsigned keep = 0;
@@ -81,6 +105,8 @@ const struct option option_settings[] = {
     {.key = "via", .type = OPTION_TEXT, FIELD(via), .none = true, .fallback = "false", .help = "name to add in Via"},
     {.key = "underscore_headers", .type = OPTION_WORD, .words = "drop reject pass", FIELD(underscores), .fallback = "\"drop\"",
      .help = "header names with an underscore"},
+    {.key = "nameservers", .type = OPTION_READ, .read = declare_read_nameservers, FIELD(nameservers), .fallback = "of resolv.conf",
+     .help = "who resolves names of servers: addresses, port 53 unless written"},
     {.key = "admin", .type = OPTION_LATER},
     {.key = "drain_window", .type = OPTION_LATER},
     {.key = "error_pages", .type = OPTION_LATER},

@@ -10,6 +10,8 @@
 
 #include "base/mem.h"
 
+#define GENERATION_RESOLVE_MS 3000 /* how long a load waits for name servers; who is late starts without addresses */
+
 static struct tls_server *generation_open_tls(const struct config_listener *listener, char *error) {
     struct tls_certificate *list = mem_alloc_array(listener->certificate_count, sizeof *list);
     for (unsigned i = 0; i < listener->certificate_count; i++) {
@@ -61,6 +63,7 @@ static bool generation_fill(struct generation *generation, const struct generati
         if (pool->proxy_protocol != CONFIG_PROXY_NONE)
             generation->tells_destination = true;
     }
+    pools_resolve(generation->pools, config->pool_count, config->settings.nameservers, GENERATION_RESOLVE_MS);
     generation->routes = routes_new(config);
     return true;
 }

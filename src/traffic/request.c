@@ -49,6 +49,7 @@ void request_leave_server(struct request *request) {
 void request_free(struct request *request) {
     request->step = REQUEST_DONE;
     request_leave_server(request);
+    server_unref(&request->last_server);
     request_stop_waiting(request);
     if (request->subject.script)
         request->local->generation->ops->release(request->local->script, &request->subject);

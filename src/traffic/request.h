@@ -28,7 +28,7 @@ struct request {
     const struct pool *pool;
     unsigned pool_index;
     struct server *server;            /* entered; NULL: none */
-    const struct server *last_server; /* for the log; lives as long as the generation */
+    struct server *last_server;       /* the last one that was entered, referenced: names may lose it meanwhile */
     struct pool_tried tried;
     struct exchange *exchange;
     struct buf send;                  /* head and first body bytes until the exchange starts; later chunk framing */

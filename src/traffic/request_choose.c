@@ -65,7 +65,7 @@ static struct span request_cookie(const struct request *request) {
 }
 
 static bool request_has_affinity(const struct request *request) {
-    return request->pool && request->pool->affinity && !request->decide.action->forward.server.p;
+    return request->pool && request->pool->config->affinity.cookie && !request->decide.action->forward.server.p;
 }
 
 static struct server *request_follow_cookie(const struct request *request) {
@@ -134,14 +134,9 @@ bool request_add_affinity(struct request *request, struct http_message *head) {
     unsigned said = pool_find_affinity(pool, request_cookie(request));
     if (said < pool->server_count && pool->servers[said] == request->server)
         return true;
-    for (unsigned i = 0; i < pool->server_count; i++) {
-        if (pool->servers[i] != request->server)
-            continue;
-        struct span value = request_make_value(request, pool->affinity[i]);
-        struct span cookie = value.p ? request_make_cookie(request, value) : value;
-        return cookie.p && http_add(head, SPAN("Set-Cookie"), cookie);
-    }
-    return true;
+    struct span value = request_make_value(request, request->server->affinity);
+    struct span cookie = value.p ? request_make_cookie(request, value) : value;
+    return cookie.p && http_add(head, SPAN("Set-Cookie"), cookie);
 }
 
 const char *request_affinity(const struct request *request) {

@@ -26,8 +26,10 @@ static struct server *request_pick(struct request *request) {
 }
 
 static enum step_result request_use(struct request *request, struct server *server) {
+    struct server *before = request->last_server;
     request->server = server;
-    request->last_server = server;
+    request->last_server = server_ref(server);
+    server_unref(&before);
     request->step = REQUEST_SEND;
     return STEP_NEXT;
 }

@@ -10,7 +10,6 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "base/str.h"
 
 static struct server *(*const balance_picks[])(struct balance *, const struct pool_tried *, bool) = {
     [CONFIG_BALANCE_ROUNDROBIN] = balance_pick_roundrobin, [CONFIG_BALANCE_LEASTCONN] = balance_pick_leastconn,
@@ -26,9 +25,6 @@ struct balance *balance_new(const struct pool *pool, unsigned worker, unsigned w
     balance->pool = pool;
     balance->next = worker;
     balance->current = mem_alloc_array(count, sizeof *balance->current);
-    balance->seeds = mem_alloc_array(count, sizeof *balance->seeds);
-    for (unsigned i = 0; i < pool->server_count; i++)
-        balance->seeds[i] = balance_mix(str_hash(span_of(pool->servers[i]->name)));
     balance->random = balance_mix(clock_us() + worker) | 1;
     balance->pick = balance_picks[pool->config->balance];
     balance_advance_roundrobin(balance, worker);
@@ -41,7 +37,6 @@ void balance_free(struct balance **balance) {
     if (!b)
         return;
     mem_free(b->current);
-    mem_free(b->seeds);
     mem_free(b);
 }
 

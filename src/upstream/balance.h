@@ -15,7 +15,6 @@ struct balance {
     uint64_t random;  /* state of the generator; never 0 */
     unsigned next;    /* leastconn: where the scan begins, so that ties rotate */
     int64_t *current; /* roundrobin: the running weight of each server */
-    uint64_t *seeds;  /* hash: of each server's name */
 };
 
 /* May servers[i] be picked: live, with room, of the wanted kind, not in tried (NULL: nothing was tried). */

@@ -42,7 +42,7 @@ static bool balance_hash_is_full(const struct balance *balance, unsigned i, cons
 
 /* Exponentially distributed with the weight as rate, taken upside down: the chance to be highest is the weight's share. */
 static double balance_hash_score(const struct balance *balance, unsigned i) {
-    uint64_t bits = balance_mix(balance->key ^ balance->seeds[i]);
+    uint64_t bits = balance_mix(balance->key ^ balance_mix(balance->pool->servers[i]->seed));
     double uniform = ((double)(bits >> 11) + 0.5) * 0x1p-53; /* above 0, below 1 */
     return (double)balance_weight(balance, i) / -log(uniform);
 }

@@ -3,7 +3,7 @@
  * A pool at run time: servers, the TLS context towards them, and the digest that keeps connections made one way
  * from being used another way. Servers that were there before, unchanged, are taken over with their state and
  * counters; one whose weight or name changed is a new object (others still read the old one) that starts in the
- * old one's state. Names are resolved here, blocking: this runs while a configuration loads, never on a loop.
+ * old one's state. What concerns names is in pool_names.c.
  */
 #include "upstream/pool.h"
 
@@ -13,7 +13,6 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
-#include "upstream/resolve.h"
 
 static uint64_t pool_mix(uint64_t digest, const char *text) {
     uint64_t hash = text ? str_hash(span_of(text)) : 0x5bd1e995u;
@@ -38,8 +37,11 @@ enum server_state pool_first_state(const struct pool *pool) {
     return pool->config->probe.kind == CONFIG_PROBE_NONE ? SERVER_UP : SERVER_UNKNOWN;
 }
 
-static struct server *pool_take_over(const struct config_server *config, const struct pool *previous,
-                                     enum server_state *state) {
+static struct server *pool_take_over(const struct pool *pool, const struct config_server *config,
+                                     const struct pool *previous, enum server_state *state) {
+    char affinity[AFFINITY_VALUE_SIZE] = "";
+    if (pool->config->affinity.cookie)
+        affinity_value(&pool->config->affinity, config->name ? config->name : config->address, affinity);
     for (unsigned i = 0; previous && i < previous->server_count; i++) {
         struct server *old = previous->servers[i];
         const char *address = config->address ? config->address : config->name;
@@ -47,38 +49,33 @@ static struct server *pool_take_over(const struct config_server *config, const s
             continue;
         bool same = span_equal(span_of(old->name), span_of(config->name ? config->name : address)) &&
                     old->weight == config->weight && old->backup == config->backup &&
-                    old->max_connections == config->max_connections;
+                    old->max_connections == config->max_connections && strcmp(old->affinity, affinity) == 0;
         if (same)
             return server_ref(old);
-        if (config->addr.len != 0)
-            *state = server_state(old);
+        *state = server_state(old);
         return NULL;
     }
     return NULL;
 }
 
+void pool_adopt_server(const struct pool *pool, struct server *server) {
+    server->queue = queue_ref(pool->queue);
+    if (pool->config->affinity.cookie)
+        affinity_value(&pool->config->affinity, server->name, server->affinity);
+}
+
 static struct server *pool_make_server(const struct pool *pool, const struct config_server *config,
                                        const struct pool *previous) {
     enum server_state state = pool_first_state(pool);
-    struct server *server = pool_take_over(config, previous, &state);
-    if (!server)
-        server = server_new(pool->config->name, config);
-    else
+    struct server *server = pool_take_over(pool, config, previous, &state);
+    if (server) {
         state = server_state(server);
-    if (!server->queue)
-        server->queue = queue_ref(pool->queue);
-    if (server_state(server) == SERVER_UNRESOLVED) {
-        struct addr addr;
-        const char *error = resolve_now(server->host, server->port, &addr);
-        if (!error)
-            server_set_addr(server, &addr, pool_first_state(pool));
-        else
-            log_warn("%s down: cannot resolve %s: %s; trying again every %u s (check the name, or /etc/resolv.conf)",
-                     server->label, server->host, error, (unsigned)(pool->config->resolve_ms / 1000));
-        return server;
+    } else {
+        server = server_new(pool->config->name, config);
+        pool_adopt_server(pool, server);
     }
-    if (pool_first_state(pool) == SERVER_UP || state == SERVER_UNRESOLVED)
-        state = pool_first_state(pool);
+    if (pool_first_state(pool) == SERVER_UP)
+        state = SERVER_UP;
     server_set_state(server, state);
     return server;
 }
@@ -110,13 +107,14 @@ struct pool *pool_new(const struct config_pool *config, const struct pool *previ
     if (previous && !span_equal(span_of(previous->config->name), span_of(config->name)))
         previous = NULL;
     pool->queue = previous ? queue_ref(previous->queue) : queue_new();
-    pool->servers = mem_alloc_array(config->server_count ? config->server_count : 1, sizeof *pool->servers);
-    for (unsigned i = 0; i < config->server_count; i++)
-        pool->servers[pool->server_count++] = pool_make_server(pool, &config->servers[i], previous);
-    if (config->affinity.cookie)
-        pool->affinity = mem_alloc_array(pool->server_count + 1u, sizeof *pool->affinity);
-    for (unsigned i = 0; pool->affinity && i < pool->server_count; i++)
-        affinity_value(&config->affinity, pool->servers[i]->name, pool->affinity[i]);
+    pool->servers = mem_alloc_array(config->server_count * POOL_ADDRESSES_MAX + 1u, sizeof *pool->servers);
+    pool->names = mem_alloc_array(config->server_count + 1u, sizeof *pool->names);
+    for (unsigned i = 0; i < config->server_count; i++) {
+        if (config->servers[i].addr.len == 0)
+            pool_make_name(pool, &config->servers[i], previous);
+        else
+            pool->servers[pool->server_count++] = pool_make_server(pool, &config->servers[i], previous);
+    }
     return pool;
 }
 
@@ -125,11 +123,15 @@ void pool_free(struct pool **pool) {
     *pool = NULL;
     if (!p)
         return;
-    for (unsigned i = 0; i < p->server_count; i++)
-        server_unref(&p->servers[i]);
+    for (unsigned i = 0; i < p->server_count; i++) {
+        struct server *server = p->servers[i];
+        server_unref(&server);
+    }
+    for (unsigned i = 0; i < p->name_count; i++)
+        server_unref(&p->names[i].absent);
     queue_unref(&p->queue);
     mem_free(p->servers);
-    mem_free(p->affinity);
+    mem_free(p->names);
     tls_client_free(&p->tls);
     tls_client_free(&p->probe_tls);
     mem_free(p);
@@ -156,7 +158,8 @@ const char *pool_tls_name(const struct pool *pool, const struct server *server) 
 
 bool pool_is_pending(const struct pool *pool) {
     for (unsigned i = 0; i < pool->server_count; i++) {
-        if (pool->servers[i]->weight != 0 && server_state(pool->servers[i]) == SERVER_UNKNOWN)
+        const struct server *server = pool->servers[i];
+        if (server->weight != 0 && server_state(server) == SERVER_UNKNOWN)
             return true;
     }
     return false;
@@ -165,9 +168,10 @@ bool pool_is_pending(const struct pool *pool) {
 bool pool_is_full(const struct pool *pool) {
     bool live = false;
     for (unsigned i = 0; i < pool->server_count; i++) {
-        if (!server_is_live(pool->servers[i]))
+        const struct server *server = pool->servers[i];
+        if (!server_is_live(server))
             continue;
-        if (server_has_room(pool->servers[i]))
+        if (server_has_room(server))
             return false;
         live = true;
     }
@@ -184,23 +188,34 @@ bool pool_has_live(const struct pool *pool) {
 
 unsigned pool_find_affinity(const struct pool *pool, struct span value) {
     struct span one;
-    while (pool->affinity && affinity_next(&value, &one)) {
+    while (pool->config->affinity.cookie && affinity_next(&value, &one)) {
         for (unsigned i = 0; i < pool->server_count; i++) {
-            if (span_equal(span_of(pool->affinity[i]), one))
+            if (span_equal(span_of(pool->servers[i]->affinity), one))
                 return i;
         }
     }
     return pool->server_count;
 }
 
+/* How well a server fits what is looked for by name; 0: not at all. */
+static unsigned pool_find_rank(const struct server *server, struct span name) {
+    if (span_equal(span_of(server->name), name))
+        return 4;
+    if (!span_equal(span_of(server->group), name) && !span_equal(span_of(server->address), name))
+        return 0;
+    return server_is_live(server) ? (server_has_room(server) ? 3 : 2) : 1;
+}
+
 struct server *pool_find_server(const struct pool *pool, struct span name) {
+    struct server *best = NULL;
+    unsigned best_rank = 0;
     for (unsigned i = 0; i < pool->server_count; i++) {
-        if (span_equal(span_of(pool->servers[i]->name), name))
-            return pool->servers[i];
+        struct server *server = pool->servers[i];
+        unsigned rank = pool_find_rank(server, name);
+        if (rank > best_rank) {
+            best = server;
+            best_rank = rank;
+        }
     }
-    for (unsigned i = 0; i < pool->server_count; i++) {
-        if (span_equal(span_of(pool->servers[i]->address), name))
-            return pool->servers[i];
-    }
-    return NULL;
+    return best;
 }

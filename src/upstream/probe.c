@@ -20,11 +20,11 @@
 #include "base/mem.h"
 #include "base/metrics.h"
 #include "upstream/probe_run.h"
-#include "upstream/resolve.h"
 
 #define PROBE_SPREAD_MS 100 /* the first round takes no longer to go out: requests wait for it */
 
 struct probe {
+    struct list link; /* prober->probes */
     struct prober *prober;
     const struct pool *pool;
     struct server *server;
@@ -32,7 +32,6 @@ struct probe {
     struct probe_http *http; /* at most one of these is there at a time */
     struct probe_tcp *tcp;
     struct probe_websocket *websocket;
-    struct resolve *resolve;
     uint64_t started_ms;
     unsigned successes, failures; /* in a row; one of them is 0 */
     bool posted;                  /* a letter about live failures is under way; under probe_lock */
@@ -40,8 +39,7 @@ struct probe {
 
 struct prober {
     struct upstream *upstream;
-    struct probe *probes;
-    unsigned probe_count;
+    struct list probes;
     void (*on_change)(void *owner, struct server *server);
     void *owner;
     uint64_t random;
@@ -58,25 +56,29 @@ static pthread_mutex_t probe_lock = PTHREAD_MUTEX_INITIALIZER;
 static void probe_on_timer(struct timer *timer);
 static void probe_on_failure(struct server *server);
 
+static struct probe *probe_new(struct prober *prober, const struct pool *pool, struct server *server) {
+    struct probe *probe = mem_alloc(sizeof *probe);
+    probe->prober = prober;
+    probe->pool = pool;
+    probe->server = server_ref(server);
+    timer_init(&probe->timer, probe_on_timer);
+    list_append(&prober->probes, &probe->link);
+    return probe;
+}
+
 struct prober *prober_new(struct upstream *upstream, struct pool *const *pools, unsigned pool_count,
                           void (*on_change)(void *owner, struct server *server), void *owner) {
     assert(upstream && upstream->is_probe && on_change);
     struct prober *prober = mem_alloc(sizeof *prober);
-    unsigned count = 0;
-    for (unsigned i = 0; i < pool_count; i++)
-        count += pools[i]->server_count;
     prober->upstream = upstream;
-    prober->probes = mem_alloc_array(count ? count : 1, sizeof *prober->probes);
+    list_init(&prober->probes);
     prober->on_change = on_change;
     prober->owner = owner;
     prober->random = clock_us() | 1;
     for (unsigned i = 0; i < pool_count; i++) {
         for (unsigned k = 0; k < pools[i]->server_count; k++) {
-            struct probe *probe = &prober->probes[prober->probe_count++];
-            probe->prober = prober;
-            probe->pool = pools[i];
-            probe->server = server_ref(pools[i]->servers[k]);
-            timer_init(&probe->timer, probe_on_timer);
+            if (server_state(pools[i]->servers[k]) != SERVER_UNRESOLVED)
+                probe_new(prober, pools[i], pools[i]->servers[k]);
         }
     }
     return prober;
@@ -84,7 +86,7 @@ struct prober *prober_new(struct upstream *upstream, struct pool *const *pools, 
 
 static bool probe_is_off(const struct probe *probe) { return probe->pool->config->probe.kind == CONFIG_PROBE_NONE; }
 
-static bool probe_is_running(const struct probe *probe) { return probe->http || probe->tcp || probe->websocket || probe->resolve; }
+static bool probe_is_running(const struct probe *probe) { return probe->http || probe->tcp || probe->websocket; }
 
 static void probe_set_timer(struct probe *probe, uint64_t delay_ms) {
     timer_set(probe->prober->upstream->loop, &probe->timer, delay_ms ? delay_ms : 1);
@@ -108,19 +110,44 @@ static void probe_detach(struct probe *probe) {
     pthread_mutex_unlock(&probe_lock);
 }
 
+static void probe_free(struct probe *probe) {
+    probe_detach(probe);
+    timer_stop(probe->prober->upstream->loop, &probe->timer);
+    probe_http_free(&probe->http);
+    probe_tcp_free(&probe->tcp);
+    probe_websocket_free(&probe->websocket);
+    list_remove(&probe->link);
+    server_unref(&probe->server);
+    mem_free(probe);
+}
+
+static void probe_start(struct probe *probe, uint64_t delay_ms) {
+    probe_attach(probe);
+    if (!probe_is_off(probe))
+        probe_set_timer(probe, delay_ms);
+}
+
 void prober_start(struct prober *prober) {
-    for (unsigned i = 0; i < prober->probe_count; i++) {
-        struct probe *probe = &prober->probes[i];
-        const struct config_pool *config = probe->pool->config;
-        probe_attach(probe);
-        if (server_state(probe->server) == SERVER_UNRESOLVED) {
-            if (config->resolve_ms != 0)
-                probe_set_timer(probe, config->resolve_ms);
-        } else if (!probe_is_off(probe)) {
-            uint64_t spread = config->probe.every_ms / 10;
-            spread = spread < PROBE_SPREAD_MS ? spread : PROBE_SPREAD_MS;
-            probe_set_timer(probe, i * spread / prober->probe_count);
-        }
+    unsigned count = 0, i = 0;
+    LIST_EACH_SAFE(it, &prober->probes)
+        count++;
+    LIST_EACH_SAFE(it, &prober->probes) {
+        struct probe *probe = container_of(it, struct probe, link);
+        uint64_t spread = probe->pool->config->probe.every_ms / 10;
+        spread = spread < PROBE_SPREAD_MS ? spread : PROBE_SPREAD_MS;
+        probe_start(probe, i++ * spread / count);
+    }
+}
+
+void prober_add(struct prober *prober, const struct pool *pool, struct server *server) {
+    probe_start(probe_new(prober, pool, server), 0);
+}
+
+void prober_remove(struct prober *prober, const struct server *server) {
+    LIST_EACH_SAFE(it, &prober->probes) {
+        struct probe *probe = container_of(it, struct probe, link);
+        if (probe->server == server)
+            probe_free(probe);
     }
 }
 
@@ -129,17 +156,8 @@ void prober_free(struct prober **slot) {
     *slot = NULL;
     if (!prober)
         return;
-    for (unsigned i = 0; i < prober->probe_count; i++) {
-        struct probe *probe = &prober->probes[i];
-        probe_detach(probe);
-        timer_stop(prober->upstream->loop, &probe->timer);
-        probe_http_free(&probe->http);
-        probe_tcp_free(&probe->tcp);
-        probe_websocket_free(&probe->websocket);
-        resolve_cancel(&probe->resolve);
-        server_unref(&probe->server);
-    }
-    mem_free(prober->probes);
+    LIST_EACH_SAFE(it, &prober->probes)
+        probe_free(container_of(it, struct probe, link));
     mem_free(prober);
 }
 
@@ -225,35 +243,10 @@ static void probe_on_done(void *owner, enum probe_result result, const char *det
     probe_plan(probe);
 }
 
-static void probe_on_resolved(void *owner, const struct addr *addr, const char *error) {
-    struct probe *probe = owner;
-    struct server *server = probe->server;
-    probe->resolve = NULL;
-    if (error || server_state(server) != SERVER_UNRESOLVED) {
-        if (error)
-            log_debug("%s: cannot resolve %s: %s", server->label, server->host, error);
-        probe_set_timer(probe, probe->pool->config->resolve_ms);
-        return;
-    }
-    char text[ADDR_TEXT_MAX];
-    log_info("%s resolved: %s is %s", server->label, server->host, addr_format_ip(addr, text));
-    server_set_addr(server, addr, pool_first_state(probe->pool));
-    probe->prober->on_change(probe->prober->owner, server);
-    if (!probe_is_off(probe))
-        probe_set_timer(probe, 1);
-}
-
 static void probe_on_timer(struct timer *timer) {
     struct probe *probe = container_of(timer, struct probe, timer);
     struct upstream *upstream = probe->prober->upstream;
     assert(!probe_is_running(probe));
-    if (server_state(probe->server) == SERVER_UNRESOLVED) {
-        struct server *server = probe->server;
-        probe->resolve = resolve_start(upstream->loop, server->host, server->port, probe_on_resolved, probe);
-        if (!probe->resolve)
-            probe_set_timer(probe, probe->pool->config->resolve_ms);
-        return;
-    }
     if (probe_is_off(probe))
         return;
     metric_add(METRIC_probes_sent, 1);

@@ -16,6 +16,10 @@ struct prober *prober_new(struct upstream *upstream, struct pool *const *pools, 
                           void (*on_change)(void *owner, struct server *server), void *owner);
 /* Starts all: the first round goes out at once, spread over at most a tenth of its period. */
 void prober_start(struct prober *prober);
+/* A server that came into the pool later: it is asked at once. */
+void prober_add(struct prober *prober, const struct pool *pool, struct server *server);
+/* It left: no probe any more. Not from inside on_change. */
+void prober_remove(struct prober *prober, const struct server *server);
 void prober_free(struct prober **prober);
 
 #endif

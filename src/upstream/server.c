@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * One backend. All texts live in one block behind the struct's own allocation and never change; state, active
- * count and connect failures are atomics that any thread may read. The subtle thing: addr of a server that was
- * resolved late is written while workers run, so nobody may look at it before having seen (acquire) a state other
- * than SERVER_UNRESOLVED, and it is written at most once.
+ * count and connect failures are atomics that any thread may read. The address never changes either: a name that
+ * moves to another address gets another server, while tunnels on the old one keep theirs.
  */
 #include "upstream/server.h"
 
@@ -19,7 +18,7 @@ static uint64_t server_identity(const char *host, const char *address) {
     return (hash ^ (hash >> 29)) * 0x9e3779b97f4a7c15ull + str_hash(span_of(host));
 }
 
-struct server *server_new(const char *pool_name, const struct config_server *config) {
+static struct server *server_make(const char *pool_name, const struct config_server *config, const char *group) {
     assert(pool_name && config);
     /* The state has a cache line of its own, which plain allocation does not promise. */
     struct server *server = NULL;
@@ -31,6 +30,8 @@ struct server *server_new(const char *pool_name, const struct config_server *con
     server->pool_name = mem_strdup(pool_name);
     server->name = mem_strdup(config->name ? config->name : address);
     server->address = mem_strdup(address);
+    server->group = mem_strdup(group ? group : server->name);
+    server->seed = str_hash(span_of(server->name));
     server->label = mem_printf("%s/%s", pool_name, server->name);
     server->host = mem_strdup(is_unix || !config->host ? "localhost" : config->host);
     server->identity = server_identity(server->host, server->address);
@@ -48,6 +49,23 @@ struct server *server_new(const char *pool_name, const struct config_server *con
     return server;
 }
 
+struct server *server_new(const char *pool_name, const struct config_server *config) {
+    return server_make(pool_name, config, NULL);
+}
+
+struct server *server_new_of_name(const char *pool_name, const struct config_server *config, const struct addr *addr,
+                                  const char *host, const char *where) {
+    assert(addr->len != 0);
+    struct config_server own = *config;
+    own.name = mem_printf("%s(%s)", config->name, where);
+    own.addr = *addr;
+    own.port = addr_port(addr);
+    own.host = (char *)(uintptr_t)host;
+    struct server *server = server_make(pool_name, &own, config->name);
+    mem_free(own.name);
+    return server;
+}
+
 struct server *server_ref(struct server *server) {
     assert(server);
     atomic_fetch_add_explicit(&server->refs, 1, memory_order_relaxed);
@@ -58,6 +76,7 @@ static void server_destroy(struct server *server) {
     queue_unref(&server->queue);
     mem_free((char *)(uintptr_t)server->label);
     mem_free((char *)(uintptr_t)server->name);
+    mem_free((char *)(uintptr_t)server->group);
     mem_free((char *)(uintptr_t)server->pool_name);
     mem_free((char *)(uintptr_t)server->address);
     mem_free((char *)(uintptr_t)server->host);
@@ -83,7 +102,8 @@ const char *server_state_name(enum server_state state) {
 
 bool server_set_state(struct server *server, enum server_state state) {
     assert(state == SERVER_UNRESOLVED || server->addr.len != 0);
-    bool returns = state == SERVER_UP && server_state(server) == SERVER_DOWN;
+    enum server_state before = server_state(server);
+    bool returns = state == SERVER_UP && (before == SERVER_DOWN || (before == SERVER_UNKNOWN && server->late));
     if (returns) /* before the state: whoever sees it up sees the ramp */
         atomic_store_explicit(&server->returned_ms, clock_ms(), memory_order_relaxed);
     return atomic_exchange_explicit(&server->state, (int)state, memory_order_acq_rel) != (int)state;
@@ -99,12 +119,6 @@ unsigned server_ramp(struct server *server, uint32_t slow_start_ms) {
     /* Over: nobody need look at the clock again, unless it went and came back meanwhile. */
     atomic_compare_exchange_strong_explicit(&server->returned_ms, &since, 0, memory_order_relaxed, memory_order_relaxed);
     return SERVER_RAMP_FULL;
-}
-
-void server_set_addr(struct server *server, const struct addr *addr, enum server_state state) {
-    assert(server_state(server) == SERVER_UNRESOLVED && addr->len != 0);
-    server->addr = *addr;
-    server_set_state(server, state);
 }
 
 bool server_is_live(const struct server *server) {

@@ -12,28 +12,33 @@
 
 #include "base/addr.h"
 #include "config/config.h"
+#include "upstream/affinity.h"
 #include "upstream/queue.h"
 
 enum server_state {
     SERVER_UNKNOWN,    /* no probe has answered yet: requests wait for the first answer */
     SERVER_UP,
     SERVER_DOWN,
-    SERVER_UNRESOLVED  /* its name has no address (yet): counts as down */
+    SERVER_UNRESOLVED  /* stands for a name without an address, or for one address less than there is room for */
 };
 
 struct server {
     const char *label; /* "chat/10.0.1.2:9000", for logs */
     const char *name;  /* the part behind the slash */
+    const char *group; /* what the configuration calls it: all servers of one name have the same; else the name */
     const char *pool_name;
     const char *address; /* as written, with the port: "host:port", "unix:/path" */
     const char *host;  /* host part of the address, for SNI, Host and probes; "localhost" for a unix socket */
+    char affinity[AFFINITY_VALUE_SIZE]; /* the cookie's value that stands for it; "": the pool has no affinity */
+    uint64_t seed;     /* hash of the name, for balance = "hash" */
     uint64_t identity; /* hash of host and address: kept connections of servers that differ in either never mix */
     uint16_t port;
     unsigned weight;
     unsigned max_connections; /* 0: none */
     struct queue *queue;      /* of its pool, referenced; NULL: none (probes, tests) */
     bool backup;
-    struct addr addr;  /* valid unless SERVER_UNRESOLVED; published by the state's release store */
+    bool late;         /* came while the pool was at work: it starts slowly */
+    struct addr addr;  /* .len 0: SERVER_UNRESOLVED for ever; never changes */
     _Alignas(64) _Atomic(int) state;
     _Atomic(uint64_t) returned_ms;      /* clock_ms() when it came back from DOWN; 0: long ago or never */
     _Atomic(uint32_t) active;           /* requests and tunnels on it, all workers */
@@ -43,7 +48,11 @@ struct server {
     void *probe;                        /* the control thread's */
 };
 
+/* config->addr .len 0: SERVER_UNRESOLVED. */
 struct server *server_new(const char *pool_name, const struct config_server *config);
+/* One address of the name that config is: called "name(where)". host: its own, or the target of its SRV record. */
+struct server *server_new_of_name(const char *pool_name, const struct config_server *config, const struct addr *addr,
+                                  const char *host, const char *where);
 struct server *server_ref(struct server *server);
 /* Frees with the last reference; clears the pointer. */
 void server_unref(struct server **server);
@@ -51,8 +60,6 @@ enum server_state server_state(const struct server *server);
 const char *server_state_name(enum server_state state);
 /* Control thread only (or before threads exist). True when it changed. */
 bool server_set_state(struct server *server, enum server_state state);
-/* Control thread only: gives an unresolved server its address, then the state. */
-void server_set_addr(struct server *server, const struct addr *addr, enum server_state state);
 #define SERVER_RAMP_FULL 256
 /*
  * How much of its weight it has, of SERVER_RAMP_FULL: all, but after its return growing over slow_start_ms (0: at

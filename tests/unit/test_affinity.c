@@ -76,14 +76,14 @@ START_TEST(test_affinity_of_a_pool) {
         ck_assert_uint_eq(pool_find_affinity(pool, span_make(value, AFFINITY_VALUE_SIZE - 2)), 3);
     }
     char several[200];
-    snprintf(several, sizeof several, "x.0123456789abcdef0123456789abcdef..%s.%s", pool->affinity[2], pool->affinity[1]);
+    snprintf(several, sizeof several, "x.0123456789abcdef0123456789abcdef..%s.%s", pool->servers[2]->affinity, pool->servers[1]->affinity);
     ck_assert_uint_eq(pool_find_affinity(pool, span_of(several)), 2); /* the first that is one of this pool */
     ck_assert_uint_eq(pool_find_affinity(pool, SPAN("")), 3);
     ck_assert_uint_eq(pool_find_affinity(pool, SPAN_NULL), 3);
     ck_assert_uint_eq(pool_find_affinity(pool, SPAN("10.0.0.1:80")), 3);
     pool_free(&pool);
     pool = open_pool(NULL);
-    ck_assert_ptr_null(pool->affinity);
+    ck_assert_str_eq(pool->servers[0]->affinity, "");
     ck_assert_uint_eq(pool_find_affinity(pool, SPAN("x")), 3);
     pool_free(&pool);
 }

@@ -268,21 +268,24 @@ START_TEST(test_probe_letter_after_the_prober) {
 }
 END_TEST
 
-START_TEST(test_probe_resolves_late) {
-    setup((enum config_probe_kind)_i);
-    peer.config.resolve_ms = 20;
-    /* As if the name had not resolved when the pool was made. */
-    peer_open(&peer);
-    struct config_server name = peer.server_config;
-    name.addr.len = 0;
-    server_unref(&peer.pool->servers[0]);
-    peer.server = peer.pool->servers[0] = server_new("chat", &name);
-    ck_assert_int_eq(server_state(peer.server), SERVER_UNRESOLVED);
+/* A server that comes later is asked at once; one that left no more. */
+START_TEST(test_probe_comes_and_goes) {
+    setup(CONFIG_PROBE_HTTP);
     go();
-    /* Unknown, then up. */
-    serve(_i == CONFIG_PROBE_TCP ? NULL : OK_ANSWER, _i == CONFIG_PROBE_NONE ? "u" : "uu", 5000);
-    ck_assert_int_eq(server_state(peer.server), SERVER_UP);
-    ck_assert(addr_equal(&peer.server->addr, &peer.server_config.addr));
+    serve(OK_ANSWER, "u", 2000);
+    struct server *late = server_new("chat", &peer.server_config);
+    server_set_state(late, SERVER_UNKNOWN);
+    prober_add(prober, peer.pool, late);
+    serve(OK_ANSWER, "uu", 2000);
+    ck_assert_int_eq(server_state(late), SERVER_UP);
+    prober_remove(prober, late);
+    ck_assert_ptr_null(late->probe);
+    ck_assert_uint_eq(atomic_load(&late->refs), 1);
+    prober_remove(prober, peer.server);
+    unsigned before = served;
+    serve(OK_ANSWER, NULL, 200);
+    ck_assert_uint_eq(served, before);
+    server_unref(&late);
     teardown();
 }
 END_TEST
@@ -313,7 +316,7 @@ int main(void) {
     tcase_add_test(tests, test_probe_live_failures_count);
     tcase_add_test(tests, test_probe_live_failure_hastens);
     tcase_add_test(tests, test_probe_letter_after_the_prober);
-    tcase_add_loop_test(tests, test_probe_resolves_late, CONFIG_PROBE_NONE, CONFIG_PROBE_TCP + 1);
+    tcase_add_test(tests, test_probe_comes_and_goes);
     tcase_add_loop_test(tests, test_probe_freed_under_way, CONFIG_PROBE_NONE, CONFIG_PROBE_TCP + 1);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

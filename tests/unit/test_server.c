@@ -46,11 +46,20 @@ START_TEST(test_server_unix_and_names) {
     ck_assert_uint_eq(config.addr.len, 0);
     server = server_new("p", &config);
     ck_assert_int_eq(server_state(server), SERVER_UNRESOLVED);
+    server_unref(&server);
     struct addr addr;
-    ck_assert(addr_parse(SPAN("127.0.0.1:9000"), 0, &addr));
-    server_set_addr(server, &addr, SERVER_UP);
-    ck_assert(server_is_live(server));
+    ck_assert(addr_parse(SPAN("127.0.0.1:9001"), 0, &addr));
+    server = server_new_of_name("p", &config, &addr, "web1.internal", "127.0.0.1");
+    ck_assert_str_eq(server->label, "p/auth.internal:9000(127.0.0.1)");
+    ck_assert_str_eq(server->group, "auth.internal:9000");
+    ck_assert_str_eq(server->address, "auth.internal:9000");
+    ck_assert_str_eq(server->host, "web1.internal");
+    ck_assert_uint_eq(server->port, 9001);
+    ck_assert_int_eq(server_state(server), SERVER_UNKNOWN);
     ck_assert(addr_equal(&server->addr, &addr));
+    server->late = true; /* comes as one that returns does */
+    server_set_state(server, SERVER_UP);
+    ck_assert_uint_lt(server_ramp(server, 60000), SERVER_RAMP_FULL);
     server_unref(&server);
 }
 END_TEST
