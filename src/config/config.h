@@ -35,11 +35,23 @@ struct config_headers {
 
 enum config_underscores { CONFIG_UNDERSCORES_DROP, CONFIG_UNDERSCORES_REJECT, CONFIG_UNDERSCORES_PASS };
 
+enum config_access_format { CONFIG_ACCESS_JSON, CONFIG_ACCESS_COMBINED };
+
+/* What an answer of our own with that status holds. */
+struct config_error_page {
+    uint16_t status;
+    const char *type; /* Content-Type */
+    struct span body;
+};
+
 struct config_settings {
     unsigned workers; /* 0: automatic */
     char *user, *group;
     char *access_to;         /* NULL: no access log */
     bool access_query;       /* log query strings */
+    enum config_access_format access_format;
+    struct config_error_page *error_pages;
+    unsigned error_page_count;
     enum log_level log_level;
     struct config_cidrs trusted_proxies;
     uint32_t rule_cpu_ms, rule_deadline_ms;

@@ -86,6 +86,8 @@ void declare_route(lua_State *L, int index, const char *name, struct config_plac
 /* Checks a probe table and remembers that its mistakes have been said. */
 void declare_probe(lua_State *L, int index, const char *name, struct config_place place);
 option_read_fn declare_read_probe;
+/* declare_pages.c: settings error_pages. */
+option_read_fn declare_read_pages;
 /* Fixes what match keys imply for each other; at the end of a match table. */
 void declare_finish_match(struct option_reader *reader, struct match *match);
 

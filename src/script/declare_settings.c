@@ -20,14 +20,6 @@ static void declare_read_workers(struct option_reader *reader, const struct opti
         *(unsigned *)field = (unsigned)count;
 }
 
-/* One format so far. */
-static void declare_read_format(struct option_reader *reader, const struct option *option, int index, void *field) {
-    (void)option;
-    (void)field;
-    if (lua_type(reader->L, index) != LUA_TSTRING || strcmp(lua_tostring(reader->L, index), "json") != 0)
-        option_wrong(reader, index, "\"json\"");
-}
-
 /* Joined by commas, as c-ares wants them. */
 static void declare_read_nameserver(struct option_reader *reader, int index, unsigned i, void *owner) {
     struct buf *joined = owner;
@@ -75,8 +67,8 @@ static void declare_read_access_log(struct option_reader *reader, const struct o
 const struct option option_access_log[] = {
     {.key = "to", .type = OPTION_TEXT, .offset = offsetof(struct config_settings, access_to), .fallback = "\"stdout\"",
      .help = "where to: stdout, stderr or a file's path"},
-    {.key = "format", .type = OPTION_READ, .read = declare_read_format, .fallback = "\"json\"",
-     .help = "one JSON object a line"},
+    {.key = "format", .type = OPTION_WORD, .words = "json combined", .offset = offsetof(struct config_settings, access_format),
+     .fallback = "\"json\"", .help = "json: one object a line, two for a tunnel; combined: as other web servers write"},
     {.key = "query", .type = OPTION_BOOL, .offset = offsetof(struct config_settings, access_query), .fallback = "false",
      .help = "log query strings too: they often hold secrets"},
     {.key = NULL},
@@ -109,7 +101,8 @@ const struct option option_settings[] = {
      .help = "who resolves names of servers: addresses, port 53 unless written"},
     {.key = "admin", .type = OPTION_LATER},
     {.key = "drain_window", .type = OPTION_LATER},
-    {.key = "error_pages", .type = OPTION_LATER},
+    {.key = "error_pages", .type = OPTION_READ, .read = declare_read_pages, .fallback = "none",
+     .help = "[503] = \"503.html\" or a text: what answers of our own hold"},
     {.key = NULL},
 };
 #undef FIELD

@@ -99,9 +99,17 @@ static void access_decision(struct buf *line, const struct request *request) {
     }
 }
 
+static bool access_is_combined(const struct request *request) {
+    return request->local->generation->config->settings.access_format == CONFIG_ACCESS_COMBINED;
+}
+
 void access_request(const struct request *request) {
     if (!access_wanted(request))
         return;
+    if (access_is_combined(request)) {
+        access_combined(request, request->head_sent ? request->status : 0);
+        return;
+    }
     struct buf *line = access_begin(request->worker, "request");
     access_identity(line, request);
     access_number(line, "status", request->head_sent ? request->status : 0);
@@ -119,6 +127,10 @@ void access_request(const struct request *request) {
 void access_tunnel_open(const struct request *request, const struct access_names *names) {
     if (!access_wanted(request))
         return;
+    if (access_is_combined(request)) {
+        access_combined(request, 101);
+        return;
+    }
     struct buf *line = access_begin(request->worker, "open");
     access_identity(line, request);
     access_number(line, "status", 101);
@@ -182,6 +194,6 @@ struct access_names *access_names_new(const struct request *request, struct span
                              &names->subprotocol, &names->host,     &names->path};
     for (size_t i = 0; i < ARRAY_LEN(texts); i++)
         *fields[i] = access_keep(&at, texts[i]);
-    names->log = access_wanted(request);
+    names->log = access_wanted(request) && !access_is_combined(request);
     return names;
 }

@@ -18,6 +18,8 @@ struct access_names {
 struct access_names *access_names_new(const struct request *request, struct span subprotocol);
 
 void access_request(const struct request *request);
+/* access_combined.c: the line of a request, or of a tunnel that opens; status 0: nothing was answered. */
+void access_combined(const struct request *request, unsigned status);
 void access_tunnel_open(const struct request *request, const struct access_names *names);
 void access_tunnel_close(struct worker *worker, const struct access_names *names, const char *client, const char *server, uint64_t age_ms,
                          uint64_t bytes_in, uint64_t bytes_out, enum cause cause);

@@ -67,9 +67,28 @@ static bool request_set_redirect(struct request *request, const struct action *a
     return request_add(&request->answer, SPAN("Location"), location);
 }
 
+static const struct config_error_page *request_find_page(const struct request *request, unsigned status) {
+    const struct config_settings *settings = &request->local->generation->config->settings;
+    for (unsigned i = 0; i < settings->error_page_count; i++)
+        if (settings->error_pages[i].status == status)
+            return &settings->error_pages[i];
+    return NULL;
+}
+
+/* The page that the settings name for the status, or the status in words. */
+static void request_set_page(struct request *request, unsigned status) {
+    const struct config_error_page *page = request_find_page(request, status);
+    request->answer_body = page ? page->body : arena_printf(&request->subject.arena, "%u %s\n", status, http_reason(status));
+    request_add(&request->answer, SPAN("Content-Type"), page ? span_of(page->type) : SPAN("text/plain; charset=utf-8"));
+}
+
 void request_reply_action(struct request *request, const struct action *action) {
     if (action->kind == ACTION_DROP) {
         request_cut(request, CAUSE_DROP);
+        return;
+    }
+    if (request->cause == CAUSE_NO_ROUTE && request_find_page(request, action->reply.status)) {
+        request_reply_status(request, action->reply.status);
         return;
     }
     bool ok = action->kind == ACTION_REDIRECT ? request_set_redirect(request, action) : request_set_reply(request, action);
@@ -87,14 +106,13 @@ static struct span request_retry_after(struct request *request) {
 void request_reply_status(struct request *request, unsigned status) {
     request_begin_answer(request, status);
     struct http_message *answer = &request->answer;
-    request_add(answer, SPAN("Content-Type"), SPAN("text/plain; charset=utf-8"));
+    request_set_page(request, status);
     if (status == 426)
         request_add(answer, SPAN("Sec-WebSocket-Version"), SPAN("13"));
     if (status == 405)
         request_add(answer, SPAN("Allow"), SPAN("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"));
     if (status == 503)
         request_add(answer, SPAN("Retry-After"), request_retry_after(request));
-    request->answer_body = arena_printf(&request->subject.arena, "%u %s\n", status, http_reason(status));
     request_send_answer(request, true);
 }
 
@@ -155,7 +173,7 @@ bool request_run_response_hooks(struct request *request, struct http_message *he
     } else {
         request->cause = CAUSE_SCRIPT;
         request_begin_answer(request, 500);
-        request->answer_body = SPAN("500 Internal Server Error\n");
+        request_set_page(request, 500);
         ok = true;
     }
     if (ok)

@@ -58,7 +58,11 @@ static const struct {
     {"listener 'x' { bind = '127.0.0.1:2', response_headers = { ['a b'] = '' } }", "\"a b\" is no header name\n"},
     {"listener 'x' { bind = '127.0.0.1:2', 'y' }", "listener \"x\": a value without a key at position 1\n"},
     {"settings { workers = 'many' }", "settings: workers: expected \"auto\" or a whole number from 1 to 256, got \"many\"\n"},
-    {"settings { error_pages = {} }", "settings: \"error_pages\" is not in this version\n"},
+    {"settings { error_pages = { [200] = 'x y' } }",
+     "settings: error_pages: expected statuses from 400 to 599 as keys: [503] = \"503.html\", got 200\n"},
+    {"settings { error_pages = { [503] = 'absent.html' } }",
+     "settings: error_pages[503]: cannot read \"absent.html\": No such file or directory (a page's own text has a blank, or begins with '<' or '{')\n"},
+    {"settings { access_log = { format = 'combine' } }", "settings: access_log.format: expected \"json\" or \"combined\", got \"combine\"\n"},
     {"settings {} settings {}", "settings: declared twice (first in "},
     /* names */
     {"listener 'http' { bind = '127.0.0.1:2' }", "moongate.lua:2: listener \"http\": declared twice (first in "},
