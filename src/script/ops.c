@@ -236,16 +236,19 @@ static void ops_log(struct ops *ops, const struct ops_call *call, const char *te
     log_error("%s: request %.*s: %s", label ? label : "Lua function", SPAN_ARGS(id), line);
 }
 
-static void ops_fail(struct ops *ops, const struct ops_call *call, int status, bool overrun) {
+/* An allocation was refused. luaL_Buffer makes an ordinary error of that, and a pcall may have caught it, so no status tells. */
+static void ops_relieve(struct ops *ops, struct script *script) {
+    script->starved = false;
+    lua_gc(script->L, LUA_GCCOLLECT);
+    if (script == ops->state->script && script->memory > script->memory_cap / 10 * 8)
+        ops->rebuild = true;
+}
+
+static void ops_fail(struct ops *ops, const struct ops_call *call, bool overrun) {
     struct script *script = call->script;
     const char *text = lua_tostring(script->L, -1); /* a string already: script_call()'s promise */
     metric_add(overrun ? METRIC_script_overruns : METRIC_script_errors, 1);
     ops_log(ops, call, text ? text : "error");
-    if (status != LUA_ERRMEM)
-        return;
-    lua_gc(script->L, LUA_GCCOLLECT);
-    if (script == ops->state->script && script->memory > script->memory_cap / 10 * 8)
-        ops->rebuild = true;
 }
 
 /* Runs one call in the state. */
@@ -263,8 +266,10 @@ static enum script_status ops_run(struct ops *ops, struct ops_call *call, struct
     bool overrun = script_budget_leave(script);
     script->subject = NULL;
     if (status != LUA_OK)
-        ops_fail(ops, call, status, overrun);
+        ops_fail(ops, call, overrun);
     lua_settop(L, top);
+    if (script->starved)
+        ops_relieve(ops, script);
     return status == LUA_OK ? SCRIPT_OK : SCRIPT_ERROR;
 }
 

@@ -19,8 +19,10 @@ static void *state_allocate(void *owner, void *ptr, size_t old_size, size_t new_
         script->memory -= old_size;
         return NULL;
     }
-    if (new_size > old_size && script->memory + (new_size - old_size) > script->memory_cap)
+    if (new_size > old_size && script->memory + (new_size - old_size) > script->memory_cap) {
+        script->starved = true;
         return NULL;
+    }
     void *fresh = mem_try_resize(ptr, new_size);
     if (!fresh) /* Lua believes that shrinking never fails */
         return new_size <= old_size ? ptr : NULL;

@@ -36,6 +36,7 @@ struct script {
     struct script_response *response; /* of the on_response under way */
     uint64_t response_serial;   /* which of them it is: an older `resp` is over */
     struct script_budget budget;
+    bool starved;               /* an allocation was refused since somebody looked; what the error says is not to be relied on */
 };
 
 /* A fresh sandboxed state without any declaration words; NULL when memory is out. */
