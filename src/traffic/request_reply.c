@@ -87,7 +87,8 @@ void request_reply_action(struct request *request, const struct action *action) 
         request_cut(request, CAUSE_DROP);
         return;
     }
-    if (request->cause == CAUSE_NO_ROUTE && request_find_page(request, action->reply.status)) {
+    bool ours = request->cause == CAUSE_NO_ROUTE || request->cause == CAUSE_SCRIPT; /* said by no route */
+    if (ours && request_find_page(request, action->reply.status)) {
         request_reply_status(request, action->reply.status);
         return;
     }
@@ -176,7 +177,7 @@ bool request_run_response_hooks(struct request *request, struct http_message *he
         request_set_page(request, 500);
         ok = true;
     }
-    if (ok)
+    if (ok && request_edit_response(request, &request->answer))
         request_send_answer(request, false);
     else
         request_cut(request, CAUSE_LOCAL);

@@ -35,7 +35,6 @@ static const struct {
     {"pool 'p' { servers = { '10.0.0.1:1', '10.0.0.1:1' } }", "servers[2]: \"10.0.0.1:1\" is there twice\n"},
     {"pool 'p' { servers = {} }", "pool \"p\": servers: no server\n"},
     {"pool 'p' { servers = { '10.0.0.1:1', nil, '10.0.0.2:1' } }", "servers: expected a list: values without keys and without holes\n"},
-    {"pool 'p' { servers = { '10.0.0.1:1' }, probe = { websocket = true } }", "probe: \"websocket\" is not in this version\n"},
     {"pool 'p' { servers = { '10.0.0.1:1' }, probe = { expect = '99-200' } }", "probe.expect: expected a status like 200"},
     {"pool 'p' { servers = { '10.0.0.1:1' }, probe = { every = 0 } }", "probe.every: a zero duration\n"},
     {"pool 'p' { servers = { '10.0.0.1:1' }, probe = 'http' }", "probe: expected a table, \"tcp\" or false, got \"http\"\n"},
