@@ -97,7 +97,8 @@ const char *arm_redirect(struct arm *arm, const char *name, const char *path, bo
     if (listener) {
         arm_listener_target(arm, listener, &url.tls, &url.port, &url.host);
     } else if (!target || !redirect_parse(arm, target, &url)) {
-        arm_note(arm, "redirectConfiguration %s: where it leads is not known: %s", name, target ? target : listener_name ? listener_name : "(not in the input)");
+        const char *said = target ? target : listener_name ? listener_name : "(not in the input)";
+        arm_note(arm, "redirectConfiguration %s: where it leads is not known: %s", name, said);
         return "reply(502, \"this redirect was not imported\\n\")";
     }
     const char *host = url.host ? arm_format(arm, ", host = %s", arm_quote(arm, url.host)) : "";
