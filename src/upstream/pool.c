@@ -199,7 +199,8 @@ unsigned pool_find_affinity(const struct pool *pool, struct span value) {
 
 /* How well a server fits what is looked for by name; 0: not at all. */
 static unsigned pool_find_rank(const struct server *server, struct span name) {
-    if (span_equal(span_of(server->name), name))
+    bool absent = server_state(server) == SERVER_UNRESOLVED; /* has the name of all, and stands for none */
+    if (!absent && span_equal(span_of(server->name), name))
         return 4;
     if (!span_equal(span_of(server->group), name) && !span_equal(span_of(server->address), name))
         return 0;

@@ -10,7 +10,6 @@
  * have the pointer without a reference.
  */
 #include <assert.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -125,16 +124,16 @@ static void pool_remove_unwanted(struct pool *pool, struct pool_name *name, cons
 }
 
 static void pool_note_failure(struct pool *pool, struct pool_name *name, const struct resolve_answer *answer) {
-    char then[80];
     if (name->failing)
         return;
     name->failing = true;
+    const char *hint = answer->hint ? answer->hint : "check the name";
     if (name->count > 0)
-        snprintf(then, sizeof then, "keeping its last %u address%s", name->count, name->count == 1 ? "" : "es");
+        log_warn("%s/%s: cannot resolve %s: %s; keeping its last %u address%s (%s)", pool->config->name, name->config->name,
+                 name->config->host, answer->error, name->count, name->count == 1 ? "" : "es", hint);
     else
-        snprintf(then, sizeof then, "down, asking again every %g s", (double)pool_resolve_pace_ms(pool, name) / 1000);
-    log_warn("%s/%s: cannot resolve %s: %s; %s (%s)", pool->config->name, name->config->name, name->config->host, answer->error,
-             then, answer->hint ? answer->hint : "check the name");
+        log_warn("%s/%s down: cannot resolve %s: %s; trying again every %g s (%s)", pool->config->name, name->config->name,
+                 name->config->host, answer->error, (double)pool_resolve_pace_ms(pool, name) / 1000, hint);
 }
 
 void pool_update_name(struct pool *pool, struct pool_name *name, const struct resolve_answer *answer,
