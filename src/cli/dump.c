@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "cli/dump.h"
 #include "script/load.h"
+#include "script/meta.h"
 
 static void dump_report(void *owner, bool is_error, const char *text) {
     (void)owner;
@@ -30,12 +31,30 @@ static int dump_file(const char *file) {
     return ok ? CLI_OK : CLI_FAILED;
 }
 
+/* What editors and checkers can know of the language: made from the tables by which it is read. */
+static int dump_language(void (*write)(struct buf *out)) {
+    struct buf out;
+    buf_init(&out, 1 << 20);
+    write(&out);
+    bool ok = fwrite(buf_span(&out).p, 1, out.len, stdout) == out.len;
+    buf_release(&out);
+    return ok ? CLI_OK : CLI_FAILED;
+}
+
 static int dump_main(int argc, char **argv) {
-    static const struct option options[] = {{0}};
+    static const struct option options[] = {{"meta", no_argument, NULL, 'm'}, {"luacheck", no_argument, NULL, 'l'}, {0}};
+    void (*write)(struct buf *out) = NULL;
     opterr = 0;
     optind = 0;
-    if (getopt_long(argc, argv, ":", options, NULL) != -1)
-        return cli_usage_error(&cli_dump, "unknown option '%s'", argv[optind - 1]);
+    for (int option; (option = getopt_long(argc, argv, ":", options, NULL)) != -1;) {
+        if (option == '?')
+            return cli_usage_error(&cli_dump, "unknown option '%s'", argv[optind - 1]);
+        write = option == 'm' ? script_write_meta : script_write_luacheck;
+    }
+    if (write && argc == optind)
+        return dump_language(write);
+    if (write)
+        return cli_usage_error(&cli_dump, "--meta and --luacheck take no FILE");
     if (argc - optind != 1)
         return cli_usage_error(&cli_dump, "expected one FILE");
     return dump_file(argv[optind]);
@@ -44,7 +63,10 @@ static int dump_main(int argc, char **argv) {
 const struct cli_command cli_dump = {
     .name = "dump",
     .main = dump_main,
-    .usage = "dump FILE",
+    .usage = "dump FILE | --meta | --luacheck",
     .what = "print the loaded configuration as JSON",
-    .help = "  Times end in _ms, sizes are bytes, null means none; values of fields with credentials are redacted.",
+    .help = "  --meta                 the language itself, for lua-language-server\n"
+            "  --luacheck             the language itself, for luacheck\n"
+            "\n"
+            "  Times end in _ms, sizes are bytes, null means none; values of fields with credentials are redacted.",
 };

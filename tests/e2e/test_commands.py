@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from gateway import binary, free_port
+from gateway import ROOT, binary, free_port
 
 COMMANDS = ("run", "check", "route", "dump", "demo", "origin")
 
@@ -69,6 +69,13 @@ def test_check_says_all_mistakes_with_file_and_line(tmp_path):
     assert all(f"gateway.lua:{line}:" in result.stderr for line in (1, 3, 4)), result.stderr
     assert "bimd" in result.stderr and "did you mean" in result.stderr
     assert moongate("check", tmp_path / "absent.lua").returncode == 1
+
+
+def test_dump_of_the_language():
+    for option, name in (("--meta", "moongate.lua"), ("--luacheck", "moongate.luacheckrc")):
+        shown = moongate("dump", option)
+        assert shown.returncode == 0 and shown.stdout == (ROOT / "lua" / "meta" / name).read_text()
+    assert moongate("dump", "--meta", "x.lua").returncode == 2
 
 
 def test_check_strict_refuses_warnings(tmp_path):
