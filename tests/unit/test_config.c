@@ -207,6 +207,8 @@ START_TEST(test_config_files) {
     test_listeners[1].certificate_count = 2;
     test_pools[0].tls = true;
     test_pools[0].tls_ca = missing;
+    test_listeners[1].client_ca = good;
+    test_pools[0].tls_cert = test_pools[0].tls_key = good;
     test_config_expect(3);
     char *expected = mem_printf("listener \"two\": tls.cert: cannot read \"%s\": No such file or directory", missing);
     ck_assert_str_eq(test_texts[0], expected);
@@ -222,6 +224,15 @@ START_TEST(test_config_files) {
     ck_assert_str_eq(test_texts[2], expected);
     ck_assert_int_eq(test_lines[2], 20);
     mem_free(expected);
+    certificates[0].cert = good;
+    certificates[1].key = good;
+    test_pools[0].tls_ca = NULL;
+    test_listeners[1].client_ca = test_pools[0].tls_cert = test_pools[0].tls_key = missing;
+    test_count = 0;
+    test_config_expect(3);
+    ck_assert(strncmp(test_texts[0], "listener \"two\": tls.client_ca: cannot read ", 43) == 0);
+    ck_assert(strncmp(test_texts[1], "pool \"web\": tls.cert: cannot read ", 34) == 0);
+    ck_assert(strncmp(test_texts[2], "pool \"web\": tls.key: cannot read ", 33) == 0);
     unlink(good);
     rmdir(folder);
     mem_free(good);

@@ -117,6 +117,31 @@ START_TEST(test_close_inside_a_batch_is_safe) {
 }
 END_TEST
 
+START_TEST(test_peek_takes_nothing) {
+    char data[16];
+    size_t n = 0;
+    ck_assert_int_eq(conn_peek(conn, data, sizeof data, &n), IO_AGAIN);
+    ck_assert_int_eq(write(other, "ab", 2), 2);
+    loop_turn(loop, 100);
+    events = 0;
+    ck_assert_int_eq(conn_peek(conn, data, sizeof data, &n), IO_OK);
+    ck_assert_uint_eq(n, 2);
+    ck_assert_int_eq(write(other, "cd", 2), 2); /* behind bytes that stay unread: an event all the same */
+    loop_turn(loop, 100);
+    ck_assert_uint_eq(events, 1);
+    ck_assert_int_eq(conn_peek(conn, data, sizeof data, &n), IO_OK);
+    ck_assert_uint_eq(n, 4);
+    ck_assert_int_eq(conn_read(conn, data, 3, &n), IO_OK);
+    ck_assert_mem_eq(data, "abc", 3);
+    shutdown(other, SHUT_WR);
+    loop_turn(loop, 100);
+    ck_assert_int_eq(conn_peek(conn, data, sizeof data, &n), IO_OK);
+    ck_assert_uint_eq(n, 1);
+    ck_assert_int_eq(conn_read(conn, data, 1, &n), IO_OK);
+    ck_assert_int_eq(conn_peek(conn, data, sizeof data, &n), IO_EOF);
+}
+END_TEST
+
 START_TEST(test_quiet) {
     ck_assert(conn_is_quiet(conn));
     ck_assert_int_eq(write(other, "x", 1), 1);
@@ -163,6 +188,7 @@ int main(void) {
     tcase_add_test(tests, test_data_and_fin_in_one_event_are_read_to_the_end);
     tcase_add_test(tests, test_full_socket_stops_writing_until_an_event);
     tcase_add_test(tests, test_close_inside_a_batch_is_safe);
+    tcase_add_test(tests, test_peek_takes_nothing);
     tcase_add_test(tests, test_quiet);
     tcase_add_test(tests, test_connect_refused_and_made);
     tcase_add_test(tests, test_size);

@@ -71,6 +71,44 @@ static void run_answer(const struct answer *answer, size_t cut) {
     reset();
 }
 
+/* In front of all, each time, and the connection is nobody else's afterwards. */
+START_TEST(test_exchange_proxy_header) {
+    peer_prepare(&peer);
+    peer.config.proxy_protocol = CONFIG_PROXY_V1;
+    peer_open(&peer);
+    reset();
+    struct exchange_options options = plain();
+    ck_assert(addr_parse_ip(SPAN("192.0.2.7"), &options.source));
+    ck_assert(addr_parse_ip(SPAN("2001:db8::1"), &options.destination));
+    options.source.port = 4711;
+    options.destination.port = 443;
+    for (int i = 0; i < 2; i++) {
+        start(&options, GET);
+        int fd = peer_accept(&peer);
+        char *got = peer_expect(&peer, fd, "\r\n\r\n");
+        ck_assert_ptr_eq(strstr(got, "PROXY TCP6 ::ffff:192.0.2.7 2001:db8::1 4711 443\r\nGET "), got);
+        free(got);
+        answer_ok(fd);
+        wait_for("end");
+        ck_assert_uint_eq(idle_count(peer.upstream.idle), 0);
+        ck_assert(peer_is_closed(&peer, fd));
+        exchange_free(&exchange);
+        close(fd);
+        reset();
+    }
+    peer.upstream.is_probe = true;
+    start(&options, GET);
+    int fd = peer_accept(&peer);
+    char *got = peer_expect(&peer, fd, "\r\n\r\n");
+    ck_assert_ptr_eq(strstr(got, "PROXY UNKNOWN\r\nGET "), got);
+    free(got);
+    close(fd);
+    exchange_free(&exchange);
+    peer.upstream.is_probe = false;
+    teardown();
+}
+END_TEST
+
 START_TEST(test_exchange_answer_cut_everywhere) {
     setup();
     const struct answer *answer = &answers[_i];
@@ -361,6 +399,7 @@ int main(void) {
     Suite *suite = suite_create("exchange");
     TCase *tests = tcase_create("exchange");
     tcase_set_timeout(tests, 60);
+    tcase_add_test(tests, test_exchange_proxy_header);
     tcase_add_loop_test(tests, test_exchange_answer_cut_everywhere, 0, (int)(sizeof answers / sizeof answers[0]));
     tcase_add_test(tests, test_exchange_byte_by_byte);
     tcase_add_loop_test(tests, test_exchange_head_spans_live_on, 0, 2);

@@ -112,11 +112,39 @@ START_TEST(test_pool_digest_and_tls_name) {
     config.tls_verify = true;
     struct pool *strict = open_pool(NULL);
     ck_assert(strict->digest != named->digest);
+    config.proxy_protocol = CONFIG_PROXY_V1;
+    struct pool *v1 = open_pool(NULL);
+    config.proxy_protocol = CONFIG_PROXY_V2;
+    struct pool *v2 = open_pool(NULL);
+    ck_assert(v1->digest != strict->digest && v1->digest != v2->digest);
+    pool_free(&v1);
+    pool_free(&v2);
     pool_free(&plain);
     pool_free(&same);
     pool_free(&loose);
     pool_free(&named);
     pool_free(&strict);
+}
+END_TEST
+
+START_TEST(test_pool_proxy_header) {
+    setup();
+    struct addr_small source, own = {.family = 0};
+    char header[PROXYPROTO_WRITE_MAX];
+    ck_assert(addr_parse_ip(SPAN("192.0.2.7"), &source));
+    struct pool *pool = open_pool(NULL);
+    ck_assert_uint_eq(pool_write_proxy_header(pool, &source, &own, header), 0);
+    ck_assert_uint_eq(pool_write_probe_header(pool, header), 0);
+    pool_free(&pool);
+    config.proxy_protocol = CONFIG_PROXY_V1;
+    pool = open_pool(NULL);
+    ck_assert_uint_eq(pool_write_proxy_header(pool, &source, &own, header), 34);
+    ck_assert_mem_eq(header, "PROXY TCP4 192.0.2.7 0.0.0.0 0 0\r\n", 34);
+    ck_assert_uint_eq(pool_write_probe_header(pool, header), 15);
+    ck_assert_mem_eq(header, "PROXY UNKNOWN\r\n", 15);
+    config.probe.port = 81; /* another port: nothing is known of what listens there */
+    ck_assert_uint_eq(pool_write_probe_header(pool, header), 0);
+    pool_free(&pool);
 }
 END_TEST
 
@@ -139,6 +167,7 @@ int main(void) {
     tcase_add_test(tests, test_pool_finds);
     tcase_add_test(tests, test_pool_takes_over);
     tcase_add_test(tests, test_pool_digest_and_tls_name);
+    tcase_add_test(tests, test_pool_proxy_header);
     tcase_add_test(tests, test_pool_tls_mistake);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
