@@ -124,8 +124,10 @@ static void pool_remove_unwanted(struct pool *pool, struct pool_name *name, cons
 }
 
 static void pool_note_failure(struct pool *pool, struct pool_name *name, const struct resolve_answer *answer) {
-    if (name->failing)
+    if (name->failing) {
+        log_debug("%s/%s: cannot resolve %s: %s", pool->config->name, name->config->name, name->config->host, answer->error);
         return;
+    }
     name->failing = true;
     const char *hint = answer->hint ? answer->hint : "check the name";
     if (name->count > 0)
