@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-import gateway as gateway_module
 import raw
+from gateway import instrumented
 
 COUNT = 2000
 
