@@ -12,7 +12,7 @@ import pytest
 
 import gateway as gateway_module
 import raw
-from gateway import Process, free_port, wait_for
+from gateway import ROOT, Process, free_port, wait_for
 
 COMMANDS = ["run", "check", "route", "dump", "demo", "origin"]
 
@@ -338,3 +338,10 @@ def test_run_says_what_it_serves(start):
     gateway = start('listener "http" { bind = "127.0.0.1:@http@" }\nroute "all" { reply(204) }', workers=2)
     wait_for(lambda: "serving" in gateway.err() and re.search(r"room for \d+ clients or tunnels", gateway.err()), 5)
     assert os.path.exists(f"/proc/{gateway.pid}/task") and gateway.port()
+
+
+def test_dump_of_the_language(moongate):
+    for option, name in (("--meta", "moongate.lua"), ("--luacheck", "moongate.luacheckrc")):
+        shown = moongate("dump", option)
+        assert shown.returncode == 0 and shown.stdout == (ROOT / "lua" / "meta" / name).read_text()
+    assert moongate("dump", "--meta", "x.lua").returncode == 2

@@ -114,19 +114,8 @@ def test_the_lines_it_prints_work(demo):
     assert done.returncode == 0 and done.stdout.startswith('forward to pool "chat"'), done.stderr
 
 
-def free_pair():
-    """A port that is free together with the one for https."""
-    while True:
-        port = free_port()
-        try:
-            socket.create_server(("127.0.0.1", port + 363)).close()
-            return port
-        except (OSError, OverflowError):
-            pass
-
-
 def test_a_chosen_port_and_address(demo):
-    port = free_pair()
+    port = free_port(also=363)
     d = demo("--port", str(port), "--bind", "127.0.0.1")
     assert (d.http, d.https) == (port, port + 363)
 
@@ -141,7 +130,7 @@ def test_ipv6(demo):
 
 @pytest.mark.parametrize("offset", [0, 363])
 def test_a_busy_port_is_told_clearly(moongate, tmp_path, offset):
-    first = free_pair()
+    first = free_port(also=363)
     port = first + offset
     with socket.create_server(("127.0.0.1", port)):
         done = moongate("demo", "--port", first, env={**os.environ, "TMPDIR": str(tmp_path)})
