@@ -14,7 +14,7 @@ COUNT = 2000
 
 @pytest.fixture(scope="module", autouse=True)
 def many_files():
-    if gateway_module.instrumented():
+    if instrumented():
         pytest.skip("a sanitizer's own memory stands beside every allocation")
     old = resource.getrlimit(resource.RLIMIT_NOFILE)
     if old[1] < COUNT + 100:
