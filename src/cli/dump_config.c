@@ -20,6 +20,17 @@ json_t *dump_place(struct config_place place) {
     return json_sprintf("%s:%d", place.file ? place.file : "?", place.line);
 }
 
+/* Status, type and size: what the pages hold is in the file or beside it. */
+static json_t *dump_error_pages(const struct config_settings *settings) {
+    json_t *list = json_array();
+    for (unsigned i = 0; i < settings->error_page_count; i++) {
+        const struct config_error_page *page = &settings->error_pages[i];
+        json_array_append_new(list, json_pack("{s:i,s:s,s:I}", "status", (int)page->status, "type", page->type, "bytes",
+                                              (json_int_t)page->body.n));
+    }
+    return list;
+}
+
 static json_t *dump_settings(const struct config_settings *settings) {
     static const char *const underscores[] = {"drop", "reject", "pass"},
                              *const levels[] = {"error", "warn", "info", "debug"};
@@ -28,9 +39,11 @@ static json_t *dump_settings(const struct config_settings *settings) {
     json_object_set_new(o, "user", dump_text(settings->user));
     json_object_set_new(o, "group", dump_text(settings->group));
     json_object_set_new(o, "access_log",
-                        settings->access_to ? json_pack("{s:o,s:b}", "to", dump_text(settings->access_to), "query",
-                                                        settings->access_query)
+                        settings->access_to ? json_pack("{s:o,s:s,s:b}", "to", dump_text(settings->access_to), "format",
+                                                        settings->access_format == CONFIG_ACCESS_COMBINED ? "combined" : "json",
+                                                        "query", settings->access_query)
                                             : json_false());
+    json_object_set_new(o, "error_pages", dump_error_pages(settings));
     json_object_set_new(o, "log_level", json_string(levels[settings->log_level]));
     json_object_set_new(o, "trusted_proxies",
                         dump_cidrs(settings->trusted_proxies.list, settings->trusted_proxies.count));
