@@ -231,6 +231,10 @@ START_TEST(gateways_of_a_template)
     lacks(out, "\"la\"");
     lacks(out, "\"no\"");
     holds(converted(two, &(struct arm_options){.gateway = "c"}), "no application gateway c: there is a, b");
+    out = converted("\"httpListeners\": [{\"name\": \"l\"}]\n\"HttpListeners\": [{\"name\": \"L\"}, {\"name\": \"m\"}]",
+                    &(struct arm_options){.gateway = NULL});
+    holds(out, "1 elements have the name");
+    lacks(out, "\"L\"");
     holds(converted("{\"a\": 1}", &(struct arm_options){.gateway = NULL}), "error: no httpListeners");
 }
 END_TEST

@@ -117,6 +117,17 @@ bool arm_read(struct arm *arm, struct span text) {
     return true;
 }
 
+/* One element; what was pasted twice counts once. */
+static void arm_add_element(struct arm *arm, enum arm_section section, json_t *element) {
+    json_t *read = arm_evaluate(arm, element);
+    if (!json_is_object(read) || json_object_size(read) == 0)
+        return;
+    if (arm_find(arm, section, arm_name(arm, read)))
+        arm->duplicates++;
+    else
+        json_array_append(arm->sections[section], read);
+}
+
 /* A list under one of the section's names; an object stands for a list of one. */
 static bool arm_take_section(struct arm *arm, enum arm_section section, const char *key, json_t *value) {
     const char *const *names = arm_section_names[section];
@@ -125,12 +136,10 @@ static bool arm_take_section(struct arm *arm, enum arm_section section, const ch
             continue;
         json_t *list = arm_evaluate(arm, value), *element;
         size_t at;
-        if (json_is_object(list) && json_object_size(list) > 0)
-            json_array_append(arm->sections[section], list);
+        if (json_is_object(list))
+            arm_add_element(arm, section, list);
         json_array_foreach(json_is_array(list) ? list : NULL, at, element) {
-            json_t *read = arm_evaluate(arm, element);
-            if (json_is_object(read))
-                json_array_append(arm->sections[section], read);
+            arm_add_element(arm, section, element);
         }
         return true;
     }
@@ -229,6 +238,8 @@ static void arm_write_head(struct arm *arm) {
         arm_comment(arm, "paths differ by case here, there they do not (import with --ignore-case); \"/a/*\" takes \"/a\" as well;");
     arm_comment(arm, "X-Forwarded-For, -Proto, -Host and -Port are set here, and what a client sends in them is dropped.");
     arm_write_gateway_notes(arm);
+    if (arm->duplicates > 0)
+        arm_note(arm, "%u elements have the name of one before them in their list: the first was taken", arm->duplicates);
 }
 
 bool arm_convert(struct arm *arm) {

@@ -48,6 +48,7 @@ struct arm {
     json_t *certificates;           /* name: [cert, key] that have been given */
     unsigned group_count, pair_count;
     unsigned notes; /* comments about what has no counterpart or was assumed */
+    unsigned duplicates;
     unsigned depth; /* of expressions under way */
     struct buf out;
     char error[512];
