@@ -102,7 +102,8 @@ def example(tmp_path, certificate):
 
 def test_the_examples_are_there():
     topics = "\n".join(NAMES)
-    for topic in ("quickstart", "subprotocol", "host-and-path", "tls", "weighted", "canary", "maintenance", "application-gateway", "sticky", "hash"):
+    for topic in ("quickstart", "subprotocol", "host-and-path", "tls", "weighted", "canary", "maintenance", "application-gateway", "sticky", "hash",
+                  "proxy-protocol", "client-certificates"):
         assert topic in topics
     for name in NAMES:
         text = (FOLDER / name).read_text()
@@ -284,6 +285,31 @@ def test_hash_and_regions(example):
     assert answers(e) == {"eu": 12}
     switch(e.origins["eu"], b"fail")
     wait_for(lambda: answers(e, 3) == {"us": 3}, 10, "the other region")
+
+
+def test_proxy_protocol(example):
+    e = example("11")
+    e.wait_err("inner/.* up")
+    assert e.get("/who", client="127.0.0.7").body == b"127.0.0.7\n" == e.get("/inner/who", client="127.0.0.7").body
+    balanced = e.port(9090)
+    with raw.connect(balanced) as s:
+        s.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 5 6\r\nGET /echo HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b"X-Forwarded-For: 192.0.2.1\r\n" in raw.Response(s).body
+    assert raw.send_all(balanced, b"GET /who HTTP/1.1\r\nHost: a\r\n\r\n") == b""
+    assert e.get("/inner/ws", websocket=True).status == 101
+
+
+def test_client_certificates(example, certificate):
+    e = example("12")
+    assert e.get("/admin/echo").status == 403 == e.get("/admin/echo", tls=True).status
+    assert e.get("/echo", "X-Client: me", tls=True).body.lower().count(b"x-client") == 0
+    shown = raw.insecure_tls()
+    shown.load_cert_chain(*certificate)
+    with raw.connect(e.port(8443), tls=shown) as s:
+        s.sendall(b"GET /admin/echo HTTP/1.1\r\nHost: a\r\nX-Client: me\r\n\r\n")
+        response = raw.Response(s)
+        assert response.status == 200 and b"\r\nx-client: CN=localhost\r\n" in response.body
+    wait_for(lambda: '"certificate":"' in e.out(), 5, "the extra field of the access log")
 
 
 # --- done-criterion 5: the same verdict ---
