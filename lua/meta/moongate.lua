@@ -167,12 +167,22 @@ function headers:add_header(name, value) end
 ---@param name string
 function headers:del_header(name) end
 
+---@class moongate.certificate of a client
+---@field verified boolean without it all else is only what the client says
+---@field subject string
+---@field issuer string
+---@field serial string
+---@field fingerprint string SHA-256
+---@field not_before integer
+---@field not_after integer
+---@field san string[]
+
 ---@class moongate.tls
 ---@field sni string?
 ---@field alpn string?
 ---@field version string
 ---@field cipher string
----@field cert table?
+---@field cert moongate.certificate?
 
 ---@class moongate.websocket a valid handshake
 ---@field subprotocols string[] offered, over all header lines
