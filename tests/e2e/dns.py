@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A name server for the tests, UDP on 127.0.0.1: what it knows is set by the test at any time."""
+"""A name server for the tests, UDP and TCP on 127.0.0.1: what it knows is set by the test at any time."""
 
 import ipaddress
 import socket
@@ -7,6 +7,7 @@ import struct
 import threading
 
 A, AAAA, SRV = 1, 28, 33
+UDP_MAX = 512  # longer answers come by TCP only
 
 
 def labels(name):
@@ -15,15 +16,43 @@ def labels(name):
 
 class NameServer:
     def __init__(self):
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
+        for _ in range(50):
+            self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self.socket.bind(("127.0.0.1", 0))
+            try:
+                self.listener = socket.create_server(self.socket.getsockname())
+                break
+            except OSError:
+                self.socket.close()
         self.address = "127.0.0.1:%d" % self.socket.getsockname()[1]
+        self.by_tcp = 0
         self.names = {}     # name -> addresses, or (priority, weight, port, target) of SRV records
         self.mood = "answer"  # "fail": SERVFAIL; "silent": nothing
         self.silent_types = set()
         self.asked = []
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection):
+        with connection, connection.makefile("rb") as stream:
+            while True:
+                size = stream.read(2)
+                if len(size) < 2:
+                    return
+                answer = self._answer(stream.read(int.from_bytes(size, "big")))
+                if answer:
+                    self.by_tcp += 1
+                    for piece in (len(answer).to_bytes(2, "big"), answer[:100], answer[100:]):
+                        connection.sendall(piece)
 
     def _run(self):
         while True:
@@ -34,6 +63,9 @@ class NameServer:
             if not query:
                 return
             answer = self._answer(query)
+            if answer and len(answer) > UDP_MAX:  # truncated: ask by TCP
+                end = query.index(b"\0", 12) + 5
+                answer = answer[:2] + bytes([answer[2] | 2, answer[3]]) + struct.pack(">HHHH", 1, 0, 0, 0) + query[12:end]
             if answer:
                 self.socket.sendto(answer, peer)
 
@@ -65,3 +97,5 @@ class NameServer:
         self.socket.sendto(b"", port)
         self.thread.join(5)
         self.socket.close()
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()

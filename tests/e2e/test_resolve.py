@@ -230,6 +230,19 @@ def test_srv(start, dns, scripted):
     wait_tally(gateway, ["a"])
 
 
+def test_answers_too_long_for_udp(start, dns, family):
+    """They come by TCP; 32 addresses are taken, and that there are more is said."""
+    origins = family(3)
+    dns.names["web.test"] = [origins[0].host] + ["127.0.9.%d" % i for i in range(1, 45)]
+    gateway = start(named(dns, origins[0].port, keys='probe = { path = "/", every = "100ms", timeout = "500ms" }'))
+    gateway.wait_err("web.test has more than 32 addresses; the others are left out")
+    gateway.wait_err(r"\(127\.0\.0\.1\) up")
+    assert dns.by_tcp and set(tally(gateway)) == {origins[0].host}
+    dns.names["web.test"] = [origin.host for origin in origins]
+    gateway.wait_err(r"\(127\.0\.0\.3\) up")
+    wait_tally(gateway, [origin.host for origin in origins])
+
+
 def test_hosts_file_wins(start, dns, family):
     a, = family(1)
     dns.mood = "silent"
