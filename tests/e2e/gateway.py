@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The real binary on free ports: start, logs, counters, rest, stop."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -35,13 +36,15 @@ def instrumented():
 
 
 # Below the range that the kernel gives to outgoing connections: none of those can take a port between here and its use.
-PORTS = random.sample(range(10240, 32000), 21760)
+# Test processes side by side (pytest-xdist names them gw0, gw1, ...) have parts of their own.
+PART = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8
+PORTS = itertools.cycle(random.sample(range(10240 + PART * 2500, 10240 + (PART + 1) * 2500), 2500))
 
 
 def free_port(family=socket.AF_INET, host="127.0.0.1", also=0):
-    """A port that nobody uses now and that was not given out before; also: so is the one so much above it."""
+    """A port that nobody uses now and that was not given out lately; also: so is the one so much above it."""
     while True:
-        port = PORTS.pop()
+        port = next(PORTS)
         try:
             for number in {port, port + also}:
                 with socket.socket(family, socket.SOCK_STREAM) as s:
