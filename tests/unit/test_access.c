@@ -109,6 +109,24 @@ START_TEST(test_route_without_access_log) {
 }
 END_TEST
 
+START_TEST(test_combined_line) {
+    rig.config->settings.access_format = CONFIG_ACCESS_COMBINED;
+    rig_start(&rig);
+    int client = rig_connect(&rig);
+    rig_send(client, "GET /a?token=secret HTTP/1.1\r\nHost: a\r\nReferer: http://b/?token=secret\r\nUser-Agent: x\" y\r\n\r\n");
+    int server = rig_accept(&rig);
+    rig_read(server, "\r\n\r\n");
+    rig_send(server, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+    rig_read(client, "hello");
+    close(client);
+    close(server);
+    const char *log = finish();
+    ck_assert_uint_eq(lines(log), 1);
+    ck_assert_ptr_nonnull(strstr(log, " - - ["));
+    ck_assert_ptr_nonnull(strstr(log, " +0000] \"GET /a HTTP/1.1\" 200 5 \"http://b/\" \"x\\\" y\"\n"));
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("access");
     TCase *tests = tcase_create("access");
@@ -117,6 +135,7 @@ int main(void) {
     tcase_add_test(tests, test_one_line_a_request);
     tcase_add_test(tests, test_two_lines_a_tunnel);
     tcase_add_test(tests, test_route_without_access_log);
+    tcase_add_test(tests, test_combined_line);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -239,6 +239,32 @@ START_TEST(gateways_of_a_template)
 }
 END_TEST
 
+START_TEST(what_has_no_counterpart_is_said)
+{
+    const char *out = converted(
+        "{\"type\": \"Microsoft.Network/applicationGateways\", \"name\": \"g\", \"properties\": {\"firewallPolicy\": {\"id\": \"w\"}, \"enableHttp2\": true,"
+        "\"sslPolicy\": {\"minProtocolVersion\": \"TLSv1_0\"}, \"trustedClientCertificates\": [{\"name\": \"clients\", \"data\": \"AAAA\"}],"
+        "\"sslProfiles\": [{\"name\": \"mtls\", \"trustedClientCertificates\": [{\"id\": \"/clients\"}]}], \"httpListeners\": ["
+        LISTENER("a", "443", ", \"protocol\": \"Https\", \"sslProfile\": {\"id\": \"/mtls\"}, \"sslCertificate\": {\"id\": \"/c\"}") "],"
+        "\"rewriteRuleSets\": [{\"name\": \"w\", \"rewriteRules\": [{\"name\": \"if\", \"conditions\": [{\"variable\": \"x\"}]},"
+        "{\"name\": \"do\", \"actionSet\": {\"requestHeaderConfigurations\": [{\"headerName\": \"X-A\", \"headerValue\": \"1\"},"
+        "{\"headerName\": \"X-B\"}, {\"headerName\": \"X-C\", \"headerValue\": \"{var_client_ip}:{http_req_via}\"},"
+        "{\"headerName\": \"Content-Length\", \"headerValue\": \"0\"}], \"responseHeaderConfigurations\": [{\"headerName\": \"Server\"}],"
+        "\"urlConfiguration\": {\"modifiedPath\": \"/x\"}}}]}],"
+        "\"requestRoutingRules\": [" RULE("r", "a", "1", TO("p", "s") ", \"rewriteRuleSet\": {\"id\": \"/w\"}") "]}}",
+        &(struct arm_options){.gateway = NULL});
+    holds(out, "NOTE: firewallPolicy");
+    holds(out, "NOTE: enableHttp2");
+    holds(out, "NOTE: sslPolicy allows TLS 1.0");
+    holds(out, "client_ca = \"clients.ca.pem\", client_cert = \"require\"");
+    holds(out, "rule if has conditions");
+    holds(out, "the edit of Content-Length was left out");
+    holds(out, "  request_headers = { [\"X-A\"] = \"1\", [\"X-B\"] = false },\n  response_headers = { [\"Server\"] = false },\n"
+               "  function(req) req:set_header(\"X-C\", (req.client or \"\") .. \":\" .. (req:header(\"via\") or \"\")) end,\n"
+               "  function(req) req:set_path(\"/x\") end,\n  forward \"p\",");
+}
+END_TEST
+
 /* A PFX of a fresh self-signed certificate, in base64. */
 static char *pfx_data(const char *password) {
     EVP_PKEY *key = EVP_EC_gen("P-256");
@@ -300,6 +326,7 @@ int main(void) {
     tcase_add_test(tests, private_frontends_stay_private);
     tcase_add_test(tests, redirects);
     tcase_add_test(tests, gateways_of_a_template);
+    tcase_add_test(tests, what_has_no_counterpart_is_said);
     tcase_add_test(tests, certificates_become_pem);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

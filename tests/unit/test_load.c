@@ -122,6 +122,21 @@ START_TEST(test_load_example_routes) {
 }
 END_TEST
 
+START_TEST(test_load_error_pages) {
+    const struct config_settings *s = &load_good("settings { access_log = { format = 'combined' },"
+        "error_pages = { [503] = 'back soon', [404] = '<p>', [500] = '{}' } }")->settings;
+    static const char *const types[] = {"text/html; charset=utf-8", "application/json", "text/plain; charset=utf-8"};
+    static const unsigned statuses[] = {404, 500, 503};
+    ck_assert_int_eq(s->access_format, CONFIG_ACCESS_COMBINED);
+    ck_assert_uint_eq(s->error_page_count, 3);
+    for (unsigned i = 0; i < 3; i++) {
+        ck_assert_uint_eq(s->error_pages[i].status, statuses[i]);
+        ck_assert_str_eq(s->error_pages[i].type, types[i]);
+    }
+    ck_assert(span_equal(s->error_pages[2].body, SPAN("back soon")));
+}
+END_TEST
+
 START_TEST(test_load_settings) {
     const struct config_settings *s = &load_good("settings { workers = 3, user = 'nobody', group = 'nogroup', access_log = false, log_level = 'debug',"
         "trusted_proxies = { '10.0.0.0/8', '::1' }, rule_cpu = '10ms', rule_deadline = 2, lua_memory = '32m', drain_timeout = '5s',"
@@ -339,6 +354,7 @@ int main(void) {
     tcase_add_test(tests, test_load_example_pools);
     tcase_add_test(tests, test_load_example_routes);
     tcase_add_test(tests, test_load_settings);
+    tcase_add_test(tests, test_load_error_pages);
     tcase_add_test(tests, test_load_listener);
     tcase_add_test(tests, test_load_pool);
     tcase_add_test(tests, test_load_route);
