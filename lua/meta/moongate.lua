@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 ---@meta
 -- What lua-language-server knows of Moongate's files. Made by: moongate dump --meta
 -- luacheck: ignore

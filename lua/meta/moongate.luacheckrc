@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 -- luacheck --config THIS moongate.lua. Made by: moongate dump --luacheck
 stds.moongate = {
   read_globals = {
