@@ -220,7 +220,8 @@ static void meta_write_class(struct buf *out, const char *word) {
 }
 
 void script_write_meta(struct buf *out) {
-    buf_append_text(out, "-- SPDX-License-Identifier: MIT\n---@meta\n-- What lua-language-server knows of Moongate's files. Made by: moongate dump --meta\n-- luacheck: ignore\n\n");
+    buf_append_text(out, "-- SPDX-License-Identifier: MIT\n---@meta\n"
+                         "-- What lua-language-server knows of Moongate's files. Made by: moongate dump --meta\n-- luacheck: ignore\n\n");
     for (const struct option_kind *kind = option_kinds; kind->word; kind++) {
         if (kind->more) {
             meta_write_class(out, "match");
@@ -239,7 +240,8 @@ void script_write_meta(struct buf *out) {
 }
 
 void script_write_luacheck(struct buf *out) {
-    buf_append_text(out, "-- SPDX-License-Identifier: MIT\n-- luacheck --config THIS moongate.lua. Made by: moongate dump --luacheck\nstds.moongate = {\n  read_globals = {\n");
+    buf_append_text(out, "-- SPDX-License-Identifier: MIT\n"
+                         "-- luacheck --config THIS moongate.lua. Made by: moongate dump --luacheck\nstds.moongate = {\n  read_globals = {\n");
     for (size_t i = 0; i < sizeof(meta_globals) / sizeof(meta_globals[0]); i++) {
         const struct meta_global *global = &meta_globals[i];
         if (!global->fields) {
