@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/digits.h"
 #include "base/str.h"
 
 static const uint8_t addr_mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
@@ -152,7 +153,7 @@ static struct span addr_unix_path(const struct addr *addr) {
 static const char *addr_format_ip4(const uint8_t *ip, char *out) {
     size_t n = 0;
     for (int i = 0; i < 4; i++) {
-        n += str_format_u64(out + n, ip[i]);
+        n += digits_format(out + n, ip[i]);
         out[n++] = i < 3 ? '.' : '\0';
     }
     return out;

@@ -11,8 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/digits.h"
 #include "base/mem.h"
-#include "base/str.h"
 
 #define BUF_FIRST_SIZE 1024u
 
@@ -95,8 +95,8 @@ bool buf_append_span(struct buf *buf, struct span s) { return buf_append(buf, s.
 bool buf_append_text(struct buf *buf, const char *text) { return buf_append(buf, text, strlen(text)); }
 
 bool buf_append_u64(struct buf *buf, unsigned long long value) {
-    char digits[STR_U64_MAX];
-    return buf_append(buf, digits, str_format_u64(digits, value));
+    char digits[DIGITS_MAX];
+    return buf_append(buf, digits, digits_format(digits, value));
 }
 
 bool buf_printf(struct buf *buf, const char *format, ...) {

@@ -298,15 +298,3 @@ bool str_is_token(struct span s) {
             return false;
     return s.n > 0;
 }
-
-size_t str_format_u64(char *out, uint64_t value) {
-    char digits[STR_U64_MAX];
-    size_t n = 0;
-    do {
-        digits[n++] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value != 0);
-    for (size_t i = 0; i < n; i++)
-        out[i] = digits[n - 1 - i];
-    return n;
-}

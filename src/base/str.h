@@ -27,9 +27,6 @@ bool str_next_token(struct span *rest, struct span *token);
 bool str_glob(struct span pattern, struct span text);
 /* 1*DIGIT up to 2^63-1, nothing else. */
 bool str_parse_u63(struct span s, uint64_t *value);
-/* Decimal digits of value into out[STR_U64_MAX], no NUL; returns their count. */
-#define STR_U64_MAX 20
-size_t str_format_u64(char *out, uint64_t value);
 /* 64-bit FNV-1a. */
 uint64_t str_hash(struct span s);
 /* Copies at most size-1 bytes and ends with NUL; returns false when it was cut. */

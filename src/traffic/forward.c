@@ -12,6 +12,7 @@
 #include "traffic/forward.h"
 
 
+#include "base/digits.h"
 #include "base/str.h"
 #include "wire/http1.h"
 
@@ -133,11 +134,11 @@ static bool forward_put_forwarded(struct buf *out, const struct forward_request 
                           host ? host->value : SPAN_NULL))
         return false;
     unsigned port = subject->local_port ? subject->local_port : subject->host_port;
-    char text[STR_U64_MAX];
+    char text[DIGITS_MAX];
     if (port == 0) /* a unix socket, and Host names none */
         port = span_equal(scheme, SPAN("https")) ? 443 : 80;
     if (!forward_put_said(out, subject, HTTP_FIELD_X_FORWARDED_PORT, SPAN("X-Forwarded-Port"),
-                          span_make(text, str_format_u64(text, port))))
+                          span_make(text, digits_format(text, port))))
         return false;
     return !request->settings->via ||
         buf_printf(out, "Via: 1.%u %s\r\n", (unsigned)subject->head.minor, request->settings->via);

@@ -4,13 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/digits.h"
 #include "base/str.h"
 
-START_TEST(test_format_u64) {
-    char out[STR_U64_MAX];
-    ck_assert_uint_eq(str_format_u64(out, 0), 1);
+START_TEST(test_digits) {
+    char out[DIGITS_MAX];
+    ck_assert_uint_eq(digits_format(out, 0), 1);
     ck_assert_int_eq(out[0], '0');
-    ck_assert_uint_eq(str_format_u64(out, 18446744073709551615u), 20);
+    ck_assert_uint_eq(digits_format(out, 18446744073709551615u), 20);
     ck_assert_mem_eq(out, "18446744073709551615", 20);
 }
 END_TEST
@@ -198,7 +199,7 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("str");
     TCase *tc = tcase_create("str");
-    tcase_add_test(tc, test_format_u64);
+    tcase_add_test(tc, test_digits);
     tcase_add_test(tc, test_str_compare);
     tcase_add_test(tc, test_str_list);
     tcase_add_test(tc, test_str_glob);
