@@ -13,7 +13,6 @@
 
 
 #include "base/digits.h"
-#include "base/str.h"
 #include "wire/http1.h"
 
 _Static_assert(HTTP_FIELD_COUNT <= 64, "field ids are used as bits of 64");
