@@ -149,8 +149,13 @@ static struct tls_client *exchange_tls(const struct exchange *ex) {
 }
 
 static void exchange_write_failed(struct exchange *ex) {
+    int error = ex->conn->error;
     ex->deaf = true;
     buf_release(&ex->out);
+    if (sock_error_is_local(error)) { /* the connection itself is whole: the server would wait for the rest as we for its answer */
+        exchange_fail_later(ex, EXCHANGE_LOCAL, strerror(error));
+        return;
+    }
     ex->conn->readable = true; /* the kernel knows an end or an answer: ask it, whatever it has told so far */
     conn_again(ex->conn);
 }

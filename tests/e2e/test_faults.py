@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: MIT
+"""Fault injection (requirements D24, F38 and the promises about faults): the Nth call of each kind fails, for N until all of a request or a
+tunnel passes, plain and TLS. Each time that connection ends cleanly, within its time and without a wrong byte; the next one
+works; nothing leaks and the counters are even at the end (conftest). Needs tests/faults/moongate-faults, which `make check` builds."""
+
+import errno
+import mmap
+import os
+import pathlib
+import struct
+import time
+
+import pytest
+
+import raw
+from gateway import binary
+
+KINDS = ["none", "accept", "socket", "connect", "read", "write", "epoll_ctl", "epoll_wait", "pipe", "splice", "buffer", "lua",
+         "openssl"]
+BODY = bytes(i * 31 % 251 for i in range(30000))
+ANSWER = bytes(i * 17 % 241 for i in range(40000))
+BULK = bytes(i * 13 % 239 for i in range(150000))
+PATIENCE = 4.0  # seconds: far below every timeout of the configuration, so that none can hide a lost wake-up
+STEPS_MAX = 60  # of one sweep; longer ones (OpenSSL allocates thousands of times a handshake) take every kth N
+
+CONFIG = '''
+listener "http" {{ bind = "127.0.0.1:@http@" }}
+listener "https" {{ bind = "127.0.0.1:@https@", tls = {{ cert = "{cert}", key = "{key}" }} }}
+pool "origin" {{ servers = {{ "{origin}" }}, probe = false, retries = 0 }}
+pool "fresh" {{ servers = {{ "{origin}" }}, probe = false, retries = 0, keepalive = 0 }}
+pool "self" {{ servers = {{ "127.0.0.1:@https@" }}, probe = false, retries = 0, keepalive = 0, tls = {{ verify = false }} }}
+route "secure" {{ listener = "http", path = "/tls/*", function(req)
+    req:set_header("x-note", (req:header("x-note") or "") .. "; seen by " .. req.listener .. string.rep("+", 100))
+end, forward("self", {{ path = "/*" }}) }}
+route "fresh" {{ path = "/fresh", forward "fresh" }}
+route "all" {{ function(req)
+    req:set_header("x-note", (req:header("x-note") or "") .. "; seen by " .. req.listener .. string.rep("-", 100))
+end, forward "origin" }}
+'''
+
+
+class Faults:
+    """The control page shared with the program; see struct faults in tests/faults/moongate-faults.c."""
+
+    def __init__(self, path):
+        path.write_bytes(b"\0" * 4096)
+        self.file = open(path, "r+b")
+        self.page = mmap.mmap(self.file.fileno(), 4096)
+
+    def arm(self, kind, after=1, error=0, times=1):
+        self.page[0:4] = struct.pack("=I", 0)
+        self.page[4:16] = struct.pack("=iiI", after, times, error)
+        self.page[20:24] = struct.pack("=I", 0)
+        self.page[0:4] = struct.pack("=I", KINDS.index(kind))
+
+    def disarm(self):
+        self.page[0:4] = struct.pack("=I", 0)
+        return struct.unpack("=I", self.page[20:24])[0]
+
+    def calls(self):
+        """Calls since arm(kind, after=1 << 30)."""
+        return (1 << 30) - struct.unpack("=i", self.page[4:8])[0]
+
+    def shorten(self, chunk):
+        self.page[16:20] = struct.pack("=I", chunk)
+
+
+def serve(peer):
+    """The server: an upgrade is answered and echoed, another request gets ANSWER in chunks."""
+    while True:
+        head = peer.head()
+        if b"upgrade: websocket" in head.lower():
+            key = [line.split(b":")[1].strip().decode() for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key")]
+            peer.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                      b"Sec-WebSocket-Accept: " + raw.accept_of(key[0]).encode() + b"\r\n\r\n")
+            while got := peer.data or peer.sock.recv(65536):
+                peer.data = b""
+                peer.send(got)
+            return
+        assert peer.body(head) == BODY, "the server got another body"
+        peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for at in range(0, len(ANSWER), 15000):
+            part = ANSWER[at:at + 15000]
+            peer.send(b"%x\r\n" % len(part) + part + b"\r\n")
+        peer.send(b"0\r\n\r\n")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, certificate):
+    program = pathlib.Path(binary()).parent / "tests" / "faults" / "moongate-faults"
+    if not os.access(program, os.X_OK):
+        pytest.skip("tests/faults/moongate-faults is not built (make check)")
+    return program
+
+
+@pytest.fixture
+def rig(made, start, scripted, certificate, tmp_path, monkeypatch):
+    """(gateway, faults): the program with faults on demand, with one worker."""
+    monkeypatch.setenv("MOONGATE_BIN", str(made))
+    faults = Faults(tmp_path / "faults")
+    origin = scripted(serve)
+    text = CONFIG.format(cert=certificate[0], key=certificate[1], origin=origin.address)
+    gateway = start(text, workers=1, env={"MOONGATE_FAULTS": str(tmp_path / "faults")})
+    gateway.fds_more = 8  # empty pipes kept for the next bulk flow
+    return gateway, faults
+
+
+def ask(gateway, path):
+    """One POST: its status, or "closed". What is a whole answer must be the right one."""
+    try:
+        with raw.connect(gateway.port(), timeout=PATIENCE) as s:
+            s.sendall(b"POST %s HTTP/1.1\r\nHost: a.example\r\nX-Note: n\r\nContent-Length: %d\r\n\r\n" % (path, len(BODY)) + BODY)
+            response = raw.Response(s)
+    except (EOFError, ConnectionResetError, BrokenPipeError):
+        return "closed"
+    assert response.status != 200 or response.body == ANSWER, "a clean end of a wrong answer"
+    return response.status
+
+
+def tunnel(gateway, path):
+    """One tunnel with an echo of BULK: 101, another status, or "closed". What comes must be a prefix of what was sent."""
+    try:
+        s, response = raw.open_websocket(gateway.port(), path.decode(), host="a.example", timeout=PATIENCE)
+    except (EOFError, ConnectionResetError, BrokenPipeError):
+        return "closed"
+    with s:
+        if response.status != 101:
+            return response.status
+        got, sent = bytearray(response.rest), 0
+        try:
+            while len(got) < len(BULK):
+                if sent < len(BULK) and sent - len(got) < 60000:
+                    s.sendall(BULK[sent:sent + 30000])
+                    sent += 30000
+                    continue
+                data = s.recv(65536)
+                if not data:
+                    break
+                got += data
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+    assert got == BULK[:len(got)], "another byte in the tunnel"
+    return 101 if len(got) == len(BULK) else "closed"
+
+
+EXCHANGES = {"request": (ask, b"/x", 200), "fresh request": (ask, b"/fresh", 200), "tunnel": (tunnel, b"/x", 101), "tls request": (ask, b"/tls/x", 200),
+             "tls tunnel": (tunnel, b"/tls/x", 101)}
+
+
+def sweep(rig, what, kind, error, times=1):
+    """Fails the Nth call for each N; returns the outcomes of the exchanges that were hit."""
+    gateway, faults = rig
+    run, path, good = EXCHANGES[what]
+    assert run(gateway, path) == good
+    faults.arm(kind, 1 << 30)
+    assert run(gateway, path) == good
+    faults.disarm()
+    calls = faults.calls()
+    stride = max(1, calls // STEPS_MAX)
+    outcomes = []
+    # One more than were seen: the sweep ends with an exchange that passes whole.
+    for n in [*range(1, calls + 1, stride), calls + 40]:
+        faults.arm(kind, n, error, times)
+        begun = time.monotonic()
+        outcome = run(gateway, path)
+        fired = faults.disarm()
+        assert time.monotonic() - begun < PATIENCE, (what, kind, n, outcome)
+        if fired:
+            outcomes.append(outcome)
+        else:
+            assert outcome == good, f"{what}: no {kind} failed, yet {outcome}"
+        after = run(gateway, path)
+        assert after == good, f"{what}: the one after {kind} {n} ({errno.errorcode.get(error, error)}, {outcome}) gave {after}"
+        assert gateway.proc.poll() is None
+    return outcomes
+
+
+@pytest.mark.parametrize("what", EXCHANGES)
+@pytest.mark.parametrize("kind,error", [
+    ("read", errno.ECONNRESET), ("write", errno.EPIPE), ("write", errno.ENOBUFS), ("epoll_ctl", errno.ENOMEM), ("socket", errno.EMFILE), ("connect", errno.ECONNREFUSED),
+    ("buffer", errno.ENOMEM), ("lua", errno.ENOMEM)])
+def test_each_call_fails_in_turn(rig, what, kind, error):
+    outcomes = sweep(rig, what, kind, error)
+    none = (what == "request" and kind in ("socket", "connect")) or (what == "fresh request" and kind == "lua")
+    assert none or outcomes, "nothing of this kind was called"
+
+
+@pytest.mark.parametrize("what", ["tls request", "tls tunnel"])
+def test_each_openssl_allocation_fails_in_turn(rig, what):
+    assert sweep(rig, what, "openssl", errno.ENOMEM)
+
+
+@pytest.mark.parametrize("what", EXCHANGES)
+def test_interrupted_and_empty_calls_change_nothing(rig, what):
+    """EINTR anywhere, and EAGAIN where the kernel has something after all."""
+    good = EXCHANGES[what][2]
+    for kind, error in (("read", errno.EINTR), ("write", errno.EINTR), ("read", errno.EAGAIN), ("write", errno.EAGAIN), ("epoll_wait", errno.EINTR)):
+        assert set(sweep(rig, what, kind, error)) == {good}, (kind, error)
+
+
+@pytest.mark.parametrize("what", EXCHANGES)
+def test_short_reads_and_writes(rig, what):
+    gateway, faults = rig
+    run, path, good = EXCHANGES[what]
+    for chunk in (700, 4000, 16384):
+        faults.shorten(chunk)
+        assert run(gateway, path) == good
+    faults.shorten(0)
+
+
+def test_tiny_reads_and_writes(rig):
+    gateway, faults = rig
+    for path in (b"/x", b"/tls/x"):
+        faults.shorten(1)
+        s, response = raw.open_websocket(gateway.port(), path.decode(), host="a.example", timeout=PATIENCE)
+        with s:
+            assert response.status == 101
+            s.sendall(b"0123456789" * 20)
+            got = response.rest
+            while len(got) < 200:
+                got += s.recv(4096)
+            assert got == b"0123456789" * 20
+        faults.shorten(0)
+
+
+@pytest.mark.parametrize("what", ["request", "tls tunnel"])
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ECONNABORTED, errno.EINTR, errno.EPROTO])
+def test_accept_fails(rig, what, error):
+    """Out of descriptors the connection waits in the backlog for the timer; an aborted one is only gone."""
+    gateway, faults = rig
+    run, path, good = EXCHANGES[what]
+    assert run(gateway, path) == good
+    before = gateway.counters()["accept_errors"]
+    faults.arm("accept", 1, error, times=3)
+    outcome = run(gateway, path)
+    # Three in a row; a connection that is lost leaves some for the next.
+    while faults.disarm() == 0:
+        faults.arm("accept", 1, error)
+        outcome = run(gateway, path)
+    assert run(gateway, path) == good
+    if error == errno.ECONNABORTED:
+        assert outcome in ("closed", good)
+    else:
+        assert outcome == good
+    counted = gateway.counters()["accept_errors"] - before
+    assert (counted > 0) == (error in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS))
+
+
+@pytest.mark.parametrize("kind,error", [("socket", errno.EMFILE), ("socket", errno.ENFILE), ("socket", errno.ENOBUFS),
+                                        ("connect", errno.EADDRNOTAVAIL), ("connect", errno.ENOBUFS)])
+def test_what_fails_here_is_a_503(rig, kind, error):
+    """D24: our own want of descriptors, memory or ports is a 503 with a counter of its own, and no mark against the server."""
+    gateway, faults = rig
+    for what in ("fresh request", "tunnel"):
+        run, path, good = EXCHANGES[what]
+        before = gateway.counters()
+        faults.arm(kind, 1, error)
+        assert run(gateway, path) == 503
+        assert faults.disarm() == 1
+        after = gateway.counters()
+        assert after["server_local_errors"] == before["server_local_errors"] + 1
+        assert after["server_connect_failures"] == before["server_connect_failures"]
+        assert run(gateway, path) == good
+
+
+@pytest.mark.parametrize("kind,error", [("pipe", errno.EMFILE), ("splice", errno.EINTR), ("splice", errno.EAGAIN)])
+def test_splice_that_cannot_is_copied_or_tried_again(rig, kind, error):
+    gateway, faults = rig
+    for n in (1, 2, 3, 5, 8):
+        faults.arm(kind, n, error, times=2)
+        assert tunnel(gateway, b"/x") == 101
+        faults.disarm()
+
+
+def test_splice_fails(rig):
+    gateway, faults = rig
+    for n in (1, 2, 3, 4, 7):
+        faults.arm("splice", n, errno.ECONNRESET)
+        outcome = tunnel(gateway, b"/x")
+        # The last one may look for bytes behind the last.
+        assert outcome in ("closed", 101)
+        assert faults.disarm() or outcome == 101
+        assert tunnel(gateway, b"/x") == 101
+
+
+def test_no_memory_for_a_while(rig):
+    """All buffers fail for a while: those connections end, then all is as before."""
+    gateway, faults = rig
+    for what, (run, path, good) in EXCHANGES.items():
+        for n in (1, 3, 9):
+            faults.arm("buffer", n, errno.ENOMEM, times=1000)
+            outcome = run(gateway, path)
+            assert faults.disarm() == 0 or outcome != good or what, outcome
+            assert run(gateway, path) == good
