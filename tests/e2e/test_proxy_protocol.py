@@ -383,11 +383,13 @@ def test_probe_of_another_port_has_no_header(start, headers, recorder):
     assert raw.request(gateway.port(), LAST).status == 200
 
 
-def test_two_gateways(start, origin):
+@pytest.mark.parametrize("probe", ['{ path = "/" }', '{ websocket = true, path = "/ws" }'])
+def test_two_gateways(start, origin, probe):
     server = origin()
     inner = start(forwarding(server.address, listener='proxy_protocol_from = "127.0.0.1"', pool="") + 'on_open(function(t) log.info("opened by %s", t.client) end)\n')
-    outer = start(forwarding(f"127.0.0.1:{inner.port()}", pool='probe = { path = "/" }, proxy_protocol = "v2",',
+    outer = start(forwarding(f"127.0.0.1:{inner.port()}", pool=f'probe = {probe}, proxy_protocol = "v2",',
                              listener='trusted_proxies = "127.0.0.1"'))
+    outer.wait_err(" up: ")
     s, response = raw.open_websocket(outer.port(), "/ws", extra=b"X-Forwarded-For: 203.0.113.77\r\n")
     with s:
         assert response.status == 101

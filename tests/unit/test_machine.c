@@ -42,12 +42,32 @@ START_TEST(test_unknown_user_and_unreadable_file) {
 }
 END_TEST
 
+/* What a reload would read again: each file that is gone is named. */
+START_TEST(test_each_file_is_looked_at) {
+    char missing[] = "/no/such/file.pem", good[] = "/dev/null", error[256];
+    struct config_certificate certificate = {.cert = good, .key = good};
+    struct config_listener listener = {.certificates = &certificate, .certificate_count = 1, .client_ca = good};
+    struct config_pool pool = {.tls_ca = good, .tls_cert = good, .tls_key = good};
+    struct config config = {.file = good, .listeners = &listener, .listener_count = 1, .pools = &pool, .pool_count = 1};
+    char **files[] = {&certificate.cert, &certificate.key, &listener.client_ca, &pool.tls_ca, &pool.tls_cert, &pool.tls_key};
+    ck_assert(machine_check_files(&config, error, sizeof error));
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        *files[i] = missing;
+        error[0] = '\0';
+        ck_assert(!machine_check_files(&config, error, sizeof error));
+        ck_assert_ptr_nonnull(strstr(error, missing));
+        *files[i] = good;
+    }
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("machine");
     TCase *tests = tcase_create("machine");
     tcase_add_test(tests, test_processors_follow_the_affinity_mask);
     tcase_add_test(tests, test_two_descriptors_a_tunnel);
     tcase_add_test(tests, test_unknown_user_and_unreadable_file);
+    tcase_add_test(tests, test_each_file_is_looked_at);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
