@@ -103,7 +103,7 @@ def example(tmp_path, certificate):
 def test_the_examples_are_there():
     topics = "\n".join(NAMES)
     for topic in ("quickstart", "subprotocol", "host-and-path", "tls", "weighted", "canary", "maintenance", "application-gateway", "sticky", "hash",
-                  "proxy-protocol", "client-certificates"):
+                  "proxy-protocol", "client-certificates", "names"):
         assert topic in topics
     for name in NAMES:
         text = (FOLDER / name).read_text()
@@ -310,6 +310,13 @@ def test_client_certificates(example, certificate):
         response = raw.Response(s)
         assert response.status == 200 and b"\r\nx-client: CN=localhost\r\n" in response.body
     wait_for(lambda: '"certificate":"' in e.out(), 5, "the extra field of the access log")
+
+
+def test_names_and_websocket_probes(example):
+    e = example("13")
+    e.wait_err(r"chat/localhost:\d+\(127\.0\.0\.1\) up: WebSocket /chat: 101, pong, Close 1000")
+    assert e.get("/size/1").get("x-origin") == "one"
+    assert e.get("/chat", websocket=True).status == 101
 
 
 # --- done-criterion 5: the same verdict ---
