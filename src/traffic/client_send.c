@@ -134,8 +134,10 @@ static void client_send_head(void *responder, const struct http_message *head, e
     struct client *client = responder;
     if (!client->body_over && !client->reading_body)
         client_h1_discard_body(client);
-    bool early = client->request->subject.websocket && client->in.len > client->head_size;
-    client->close_after = client->wants_close || !client->body_over || early || client->worker->draining;
+    /* A handshake that failed: what its client sent or sends on behind it is no request, whenever it comes (RFC 9931). */
+    if (client->request->subject.websocket)
+        client->refused = client->wants_close = true;
+    client->close_after = client->wants_close || !client->body_over || client->worker->draining;
     if (!http1_write_status_line(&client->out, head->status, head->reason) || !http1_write_fields(&client->out, head) ||
         !client_send_framing(client, head, body, length))
         client_send_failed(client);

@@ -92,8 +92,8 @@ static bool guard_length(struct guard *guard, struct span value) {
     return true;
 }
 
-/* What the guard must know of the fields it knows. tail: white space behind the value. */
-static bool guard_note(struct guard *guard, uint8_t id, struct span value, struct span tail) {
+/* What the guard must know of the fields it knows. line: all that stands behind the colon. */
+static bool guard_note(struct guard *guard, uint8_t id, struct span value, struct span line) {
     switch (id) {
     case HTTP_FIELD_HOST:
         if (guard->host.p && !guard->message->is_response)
@@ -105,8 +105,8 @@ static bool guard_note(struct guard *guard, uint8_t id, struct span value, struc
     case HTTP_FIELD_CONTENT_LENGTH:
     case HTTP_FIELD_TRANSFER_ENCODING:
         /* Some readers trim spaces only, and then do not know "chunked\t". */
-        if (tail.n > 0 && memchr(tail.p, '\t', tail.n))
-            return guard_refuse(guard, 400, "tab behind a framing field");
+        if (line.n > 0 && memchr(line.p, '\t', line.n))
+            return guard_refuse(guard, 400, "tab in a framing field");
         if (id == HTTP_FIELD_CONTENT_LENGTH)
             return guard_length(guard, value);
         if (guard->coding.p)
@@ -164,7 +164,7 @@ static bool guard_line(struct guard *guard) {
         field->flags |= HTTP_DELETED;
         return true;
     }
-    return guard_note(guard, field->id, value_span, span_make(last, (size_t)(stop - last)));
+    return guard_note(guard, field->id, value_span, span_make(p + 1, (size_t)(stop - p) - 1));
 }
 
 static bool guard_fields(struct guard *guard) {

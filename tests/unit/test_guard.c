@@ -218,6 +218,7 @@ START_TEST(test_guard_content_length) { /* A4: 1*DIGIT up to 2^63-1, one line, n
         WIRE_ROW(400, POST("Content-Length: 5 5\r\n")),
         WIRE_ROW(400, POST("Content-Length: 5,5\r\n")),
         WIRE_ROW(400, POST("Content-Length: 5\t\r\n")),
+        WIRE_ROW(400, POST("Content-Length:\t5\r\n")),
         WIRE_ROW(400, POST("Content-Length: 5\r\nContent-Length: 5\r\n")),
         WIRE_ROW(400, POST("Content-Length: 5\r\ncontent-length: 6\r\n")),
         WIRE_ROW(400, POST("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n")),
@@ -259,6 +260,7 @@ START_TEST(test_guard_transfer_encoding) { /* A4: exactly "chunked"; 501 for oth
         WIRE_ROW(400, POST("Transfer-Encoding: gzip;q, chunked\r\n")),
         WIRE_ROW(400, POST("Transfer-Encoding: gzip;q=, chunked\r\n")),
         WIRE_ROW(400, POST("Transfer-Encoding: chunked\t\r\n")),
+        WIRE_ROW(400, POST("Transfer-Encoding: \tchunked\r\n")),
         WIRE_ROW(400, POST("Transfer-Encoding-X: a\r\nContent-Length: 5\r\n")), /* http-parser refuses the length */
         WIRE_ROW(400, POST("Transfer-EncodingX: a\r\n")),
         WIRE_ROW(0, POST("Transfer-Encodin: a\r\nContent-Length: 5\r\n")),
