@@ -153,7 +153,7 @@ def test_what_a_server_sees_of_a_handshake(start, scripted):
         b"Upgrade: websocket\r\nConnection: x-secret, upgrade\r\n", VERSION, KEY_LINE, b"X-Secret: no\r\nOrigin: http://o.example\r\n"
         b"Sec-WebSocket-Protocol: a, b\r\nSec-WebSocket-Protocol: c\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"))
     s.close()
-    fields = fields_of(heads[0])
+    fields = fields_of(wait_for(lambda: heads, what="the handshake at the server")[0])
     named = dict(fields)
     assert named["upgrade"] == "websocket" and named["connection"].lower() == "upgrade"
     assert named["sec-websocket-key"] == KEY.decode() and named["sec-websocket-version"] == "13"
