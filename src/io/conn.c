@@ -38,7 +38,9 @@ static void conn_on_ready(struct loop_source *source, uint32_t events) {
         conn->failed = true;
     if (conn->connecting && events) {
         conn->connecting = false;
-        conn->error = (uint16_t)sock_error(conn->fd);
+        /* Writable without ERR or HUP is success; only a failure has to be asked for its reason. */
+        if (events & (EPOLLERR | EPOLLHUP))
+            conn->error = (uint16_t)sock_error(conn->fd);
     }
     if (conn->on_event)
         conn->on_event(conn);

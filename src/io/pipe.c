@@ -75,15 +75,15 @@ static enum io pipe_result(struct conn *conn, ssize_t moved) {
     return IO_ERROR;
 }
 
-enum io pipe_fill(struct pipe *pipe, struct conn *from, size_t *n) {
-    assert(pipe->filled == 0 && !from->tls);
+enum io pipe_fill(struct pipe *pipe, struct conn *from, size_t max, size_t *n) {
+    assert(pipe->filled == 0 && max > 0 && !from->tls);
     if (from->eof)
         return IO_EOF;
     if (!from->readable)
         return IO_AGAIN;
     ssize_t moved;
     do
-        moved = splice(from->fd, NULL, pipe->in, NULL, PIPE_SIZE, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+        moved = splice(from->fd, NULL, pipe->in, NULL, max < PIPE_SIZE ? max : PIPE_SIZE, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
     while (moved < 0 && errno == EINTR);
     if (moved == 0) {
         from->eof = true;

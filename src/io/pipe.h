@@ -33,8 +33,8 @@ struct pipe *pipes_borrow(struct pipes *pipes);
 /* Gives it back; one that still holds bytes is closed. Clears the pointer; NULL inside is fine. */
 void pipes_return(struct pipes *pipes, struct pipe **pipe);
 
-/* From a plain conn into an empty pipe: as conn_read(), but a short count proves nothing. */
-enum io pipe_fill(struct pipe *pipe, struct conn *from, size_t *n);
+/* At most max bytes from a plain conn into an empty pipe: as conn_read(), but a short count proves nothing. */
+enum io pipe_fill(struct pipe *pipe, struct conn *from, size_t max, size_t *n);
 /* From the pipe to a plain conn: IO_OK with *n > 0, IO_AGAIN until writable. */
 enum io pipe_drain(struct pipe *pipe, struct conn *to, size_t *n);
 

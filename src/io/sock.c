@@ -44,10 +44,12 @@ int sock_listen(const struct addr *addr, int backlog, const char **err_step) {
     int fd = socket(addr->sa.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return sock_fail(fd, err_step, "socket");
-    if (sock_is_tcp(addr))
+    if (sock_is_tcp(addr)) {
         sock_set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    else
+        sock_set(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* accepted sockets inherit it */
+    } else {
         sock_remove_stale(addr);
+    }
     if (addr->sa.any.sa_family == AF_INET6)
         sock_set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
     if (bind(fd, &addr->sa.any, addr->len) < 0)
@@ -77,8 +79,6 @@ int sock_connect(const struct addr *to, const struct addr *source) {
 int sock_accept(int listener, struct addr *peer) {
     peer->len = sizeof peer->sa;
     int fd = accept4(listener, &peer->sa.any, &peer->len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0 && sock_is_tcp(peer))
-        sock_set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     return fd;
 }
 

@@ -15,14 +15,15 @@
 enum io { IO_OK, IO_AGAIN, IO_EOF, IO_ERROR };
 
 /*
- * A bound, listening socket; -1 with errno set. IPv6 sockets are IPV6_V6ONLY. SO_REUSEADDR is set. A stale
+ * A bound, listening socket; -1 with errno set. IPv6 sockets are IPV6_V6ONLY. SO_REUSEADDR is set, and TCP_NODELAY, which
+ * accepted ones inherit like keepalive and user timeout. A stale
  * unix socket (nobody answers) is removed first; a live one gives EADDRINUSE. *err_step (may be NULL) names
  * the call that failed.
  */
 int sock_listen(const struct addr *addr, int backlog, const char **err_step);
 /* A connection in progress or made; -1 with errno set. source (may be NULL) is bound first. TCP_NODELAY is set. */
 int sock_connect(const struct addr *to, const struct addr *source);
-/* accept4 with TCP_NODELAY; -1 with errno set. */
+/* accept4; -1 with errno set. Options are those of the listening socket. */
 int sock_accept(int listener, struct addr *peer);
 /* SO_ERROR of a connect in progress: 0 or an errno. */
 int sock_error(int fd);

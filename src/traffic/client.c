@@ -81,10 +81,6 @@ void client_accept(struct worker *worker, struct listener *listener, int fd, con
     atomic_fetch_add_explicit(listener->live, 1, memory_order_relaxed);
     metric_add(METRIC_clients_accepted, 1);
     worker_client_opened(worker);
-    if (peer->sa.any.sa_family != AF_UNIX) {
-        sock_set_keepalive(fd, client->config->tcp_keepalive_ms / 1000);
-        sock_set_user_timeout(fd, client->config->tcp_keepalive_ms);
-    }
     if (!client_proxy_start(client))
         client_begin(client);
 }
@@ -101,6 +97,7 @@ static void client_free(struct client *client) {
     buf_release(&client->in);
     buf_release(&client->ahead);
     buf_release(&client->out);
+    pipes_return(&client->worker->pipes, &client->pipe);
     body_fini(&client->body);
     generation_local_unref(&client->local);
     loop_defer(client->worker->loop, &client->deferred, client_release);

@@ -40,6 +40,7 @@ struct client {
     enum client_phase phase;
     struct buf in;           /* head of the request under way, and what was read behind it */
     struct buf out;          /* bytes the client has not taken */
+    struct pipe *pipe;       /* lent to a bulk response: bytes behind those of out; NULL otherwise */
     size_t scanned;          /* of `in`, by http1_find_head() */
     struct buf ahead;        /* read behind `in` while a body came: `in` must not move under the request's spans */
     size_t head_size;        /* bytes of `in` that the request under way has used */

@@ -294,7 +294,7 @@ static void client_h1_on_event(struct conn *conn) {
         return;
     }
     client->in_event = true;
-    if (!buf_empty(&client->out) && client_flush(client)) {
+    if ((!buf_empty(&client->out) || client->pipe) && client_flush(client)) {
         if (client->phase == CLIENT_SENDING)
             client_h1_next(client);
         else if (client->request)

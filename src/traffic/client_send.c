@@ -3,6 +3,8 @@
  * The way out of an HTTP/1 client: heads, chunks, ends. Small pieces gather in `out` and leave in one write at flush; a large one goes out at once
  * together with what is staged before it, and only what the client did not take is copied.
  *
+ * A bulk response between plain connections comes in a pipe, always behind what is in `out`.
+ *
  * The subtle one: a write may fail inside a call from the request. The client is not closed there, because the request is still on the stack: what
  * remains is dropped, conn->failed stands, and the next turn closes it.
  */
@@ -15,6 +17,7 @@ static uint64_t client_send_now(const struct client *client) { return loop_now_m
 static void client_send_failed(struct client *client) {
     client->conn->failed = true;
     buf_release(&client->out);
+    pipes_return(&client->worker->pipes, &client->pipe);
     client_pace_stop(&client->sending, client_send_now(client));
     conn_again(client->conn);
 }
@@ -23,6 +26,24 @@ static void client_send_wait(struct client *client) {
     client_pace_wait(&client->sending, client_send_now(client));
     if (!timer_is_set(&client->timer) || client->timer.deadline_ms > client_send_now(client) + 1000)
         timer_set(client->worker->loop, &client->timer, 1000);
+}
+
+/* False while bytes remain in the pipe. It goes back as soon as it is empty. */
+static bool client_flush_pipe(struct client *client) {
+    while (client->pipe && client->pipe->filled > 0) {
+        size_t n;
+        enum io result = pipe_drain(client->pipe, client->conn, &n);
+        if (result == IO_AGAIN) {
+            client_send_wait(client);
+            return false;
+        }
+        if (result != IO_OK)
+            client_send_failed(client);
+        else if (client->sending.since_ms != 0)
+            client_pace_progress(&client->sending, client_send_now(client), n);
+    }
+    pipes_return(&client->worker->pipes, &client->pipe);
+    return true;
 }
 
 bool client_flush(struct client *client) {
@@ -43,6 +64,8 @@ bool client_flush(struct client *client) {
         client_send_failed(client);
         return true;
     }
+    if (!client_flush_pipe(client))
+        return false;
     if (client->sending.since_ms != 0)
         client_pace_stop(&client->sending, client_send_now(client));
     buf_release(&client->out);
@@ -172,6 +195,15 @@ static void client_send_abort(void *responder) {
     client_close(client, CAUSE_NONE);
 }
 
+static struct pipe *client_send_pipe(void *responder) {
+    struct client *client = responder;
+    if (client->conn->tls || client->conn->failed || client->chunked || client->head_only || client->pipe ||
+        !buf_empty(&client->out))
+        return NULL;
+    client->pipe = pipes_borrow(&client->worker->pipes);
+    return client->pipe;
+}
+
 static bool client_send_flush(void *responder) { return client_flush(responder); }
 
 static void client_resume_body(void *responder) {
@@ -218,6 +250,7 @@ const struct responder_ops client_h1_responder = {
     .interim = client_send_interim,
     .head = client_send_head,
     .body = client_send_body,
+    .pipe = client_send_pipe,
     .flush = client_send_flush,
     .finish = client_send_finish,
     .abort = client_send_abort,

@@ -44,6 +44,11 @@ static bool listener_open(struct listener *listener, const struct config_listene
     if (!sock_local(listener->fd, &listener->addr))
         listener->addr = *addr;
     listener->port = addr_port(&listener->addr);
+    /* Accepted sockets inherit these, which saves the system calls for each. */
+    if (addr->sa.any.sa_family != AF_UNIX) {
+        sock_set_keepalive(listener->fd, config->tcp_keepalive_ms / 1000);
+        sock_set_user_timeout(listener->fd, config->tcp_keepalive_ms);
+    }
     listener->path_inode = listener_path_inode(&listener->addr);
     return true;
 }

@@ -44,6 +44,16 @@ static void request_on_body(void *owner, const char *data, size_t n) {
     request->ops->body(request->responder, data, n);
 }
 
+static struct pipe *request_on_pipe(void *owner) {
+    struct request *request = owner;
+    return request->ops->pipe ? request->ops->pipe(request->responder) : NULL;
+}
+
+static void request_on_piped(void *owner, size_t n) {
+    struct request *request = owner;
+    request->bytes_out += n;
+}
+
 static bool request_on_flush(void *owner) {
     struct request *request = owner;
     return request->ops->flush(request->responder);
@@ -154,6 +164,8 @@ const struct exchange_ops request_exchange_ops = {
     .on_interim = request_on_interim,
     .on_head = request_on_head,
     .on_body = request_on_body,
+    .on_pipe = request_on_pipe,
+    .on_piped = request_on_piped,
     .on_flush = request_on_flush,
     .on_end = request_on_end,
     .on_upgrade = request_on_upgrade,

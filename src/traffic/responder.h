@@ -10,6 +10,7 @@
 #include "wire/http.h"
 
 struct conn;
+struct pipe;
 struct listener;
 
 struct responder_ops {
@@ -22,6 +23,8 @@ struct responder_ops {
     void (*head)(void *responder, const struct http_message *head, enum http_body body, uint64_t length);
     /* Body bytes, all taken; written out at flush() at the latest. */
     void (*body)(void *responder, const char *data, size_t n);
+    /* An empty pipe to the client for body bytes of a known length, or NULL: body(). flush() or finish() empties it. May be NULL. */
+    struct pipe *(*pipe)(void *responder);
     /* Pushes out. False: the client did not take all; request_drained() comes when it has. */
     bool (*flush)(void *responder);
     /* The response is complete; the request is about to be freed. trailers may be NULL. */

@@ -16,6 +16,7 @@
 
 #define TUNNEL_BULK 4                  /* large reads in a row until a flow goes through a pipe */
 #define TUNNEL_BULK_READ (16 * 1024)   /* bytes: what counts as large; copying less is cheaper than two splices */
+#define TUNNEL_WATCH_MS 1000           /* a tunnel of this age is watched by keepalive: short ones save the system calls */
 #define TUNNEL_READS 4 /* reads of 64 KiB a turn and direction, so that a flood starves nobody */
 
 enum { TUNNEL_CLIENT, TUNNEL_SERVER };
@@ -30,6 +31,7 @@ struct tunnel {
     uint64_t active_ms;      /* last byte either way */
     struct timer timer;
     uint32_t idle_ms, half_close_ms, max_age_ms;
+    uint32_t keepalive_ms;   /* to be set on the server's side; 0: it is, or never shall */
     struct addr_small client; /* for the log */
     bool finished[2];        /* conn[i] has sent its FIN, and it was passed on */
     uint8_t first_fin;       /* index of the side that ended first */
@@ -124,10 +126,23 @@ static uint64_t tunnel_next_clock(const struct tunnel *tunnel, enum cause *cause
     return next == UINT64_MAX ? 0 : next;
 }
 
+/* A server that vanished must be found on an idle tunnel, too; the client's side has it from its listener. */
+static void tunnel_watch_server(struct tunnel *tunnel) {
+    struct addr local;
+    int fd = tunnel->conn[TUNNEL_SERVER]->fd;
+    uint32_t keepalive_ms = tunnel->keepalive_ms;
+    tunnel->keepalive_ms = 0;
+    if (keepalive_ms == 0 || !sock_local(fd, &local) || local.sa.any.sa_family == AF_UNIX)
+        return;
+    sock_set_keepalive(fd, keepalive_ms / 1000);
+    sock_set_user_timeout(fd, keepalive_ms);
+}
+
 /* Activity only stores a time; the timer finds out how far it has been pushed back when it strikes. */
 static void tunnel_on_timer(struct timer *timer) {
     struct tunnel *tunnel = container_of(timer, struct tunnel, timer);
     enum cause cause = CAUSE_NONE;
+    tunnel_watch_server(tunnel);
     uint64_t next = tunnel_next_clock(tunnel, &cause);
     if (cause != CAUSE_NONE)
         tunnel_close(tunnel, cause);
@@ -236,7 +251,7 @@ static enum io tunnel_splice(struct tunnel *tunnel, int side) {
     size_t n = 0;
     enum io result = IO_OK;
     if (pipe->filled == 0) {
-        result = pipe_fill(pipe, tunnel->conn[side], &n);
+        result = pipe_fill(pipe, tunnel->conn[side], PIPE_SIZE, &n);
         if (result == IO_OK) {
             tunnel->bytes[side] += n;
             tunnel_weigh(tunnel, side, n);
@@ -289,23 +304,17 @@ static void tunnel_on_event(struct conn *conn) {
         tunnel_pump(tunnel, !side);
 }
 
-static void tunnel_configure(struct tunnel *tunnel, const struct config_pool *pool) {
+static void tunnel_configure(struct tunnel *tunnel, const struct config_pool *pool, uint32_t keepalive_ms) {
+    tunnel->keepalive_ms = keepalive_ms;
     tunnel->idle_ms = pool->tunnel_idle_timeout_ms;
     tunnel->half_close_ms = pool->half_close_timeout_ms;
     tunnel->max_age_ms = pool->tunnel_max_age_ms;
     enum cause cause = CAUSE_NONE;
     uint64_t next = tunnel_next_clock(tunnel, &cause);
+    if (keepalive_ms > 0 && (next == 0 || next > TUNNEL_WATCH_MS))
+        next = TUNNEL_WATCH_MS;
     if (next > 0)
         timer_set(tunnel->worker->loop, &tunnel->timer, next);
-}
-
-/* A server that vanished must be found on an idle tunnel, too; the client's side was set up when it was accepted. */
-static void tunnel_watch_server(struct conn *server, uint32_t keepalive_ms) {
-    struct addr local;
-    if (!sock_local(server->fd, &local) || local.sa.any.sa_family == AF_UNIX)
-        return;
-    sock_set_keepalive(server->fd, keepalive_ms / 1000);
-    sock_set_user_timeout(server->fd, keepalive_ms);
 }
 
 void tunnel_open(struct request *request, struct tunnel_start *start) {
@@ -336,8 +345,7 @@ void tunnel_open(struct request *request, struct tunnel_start *start) {
         buf_release(&tunnel->held[TUNNEL_SERVER]);
     conn_set_owner(start->client, tunnel, tunnel_on_event);
     conn_set_owner(start->server, tunnel, tunnel_on_event);
-    tunnel_configure(tunnel, request->pool->config);
-    tunnel_watch_server(start->server, request->subject.listener->tcp_keepalive_ms);
+    tunnel_configure(tunnel, request->pool->config, request->subject.listener->tcp_keepalive_ms);
     if (!buf_append(&tunnel->held[TUNNEL_CLIENT], start->rest.p, start->rest.n)) {
         tunnel_close(tunnel, CAUSE_LOCAL);
         return;

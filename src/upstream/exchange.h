@@ -15,6 +15,7 @@
 #include "wire/http1.h"
 
 struct exchange;
+struct pipe;
 
 enum exchange_fault {
     EXCHANGE_LOCAL,       /* no descriptor, port or memory here (requirements D24) */
@@ -41,6 +42,12 @@ struct exchange_ops {
      * exchange_resume().
      */
     bool (*on_flush)(void *owner);
+    /*
+     * Bulk: an empty pipe to the owner's peer that body bytes of a known length may go through unseen, or NULL: on_body. on_piped tells how
+     * many went in, and on_flush or on_end follows. May be NULL.
+     */
+    struct pipe *(*on_pipe)(void *owner);
+    void (*on_piped)(void *owner, size_t n);
     /* Complete. The connection is already kept or closed. trailers: live fields, or NULL. */
     void (*on_end)(void *owner, const struct http_message *trailers);
     /* A 101: judge it, then exchange_take_conn(). */

@@ -4,6 +4,8 @@
  * always) is copied to the arena, where its spans live as long as the exchange, and the body behind it is decoded
  * in place. Only a head that comes in pieces is gathered in a buffer of its own.
  *
+ * Bulk of a known length between plain connections goes through a pipe of the owner's instead.
+ *
  * The subtle thing: readiness is edge-triggered, so every way out of exchange_pull() leaves either nothing to
  * read, or a conn that is on the ready list, or a pause that exchange_resume() ends with conn_again().
  */
@@ -12,7 +14,11 @@
 #include <assert.h>
 #include <string.h>
 
+#include "io/pipe.h"
+
 #define EXCHANGE_READS 4         /* a turn, of at most UPSTREAM_SCRATCH each */
+#define EXCHANGE_BULK_READ (32 * 1024)  /* bytes: what counts as large; copying less is cheaper than two splices */
+#define EXCHANGE_BULK_LEFT (128 * 1024) /* and so much must still come */
 #define EXCHANGE_HEAD_FIRST 4096 /* room made for a head that came in pieces */
 
 static const struct http1_limits exchange_limits = {.max_target = 1,
@@ -195,6 +201,7 @@ static bool exchange_read_once(struct exchange *ex) {
     }
     }
     ex->heard = true;
+    ex->bulk = n >= EXCHANGE_BULK_READ;
     exchange_touch(ex);
     struct exchange_input input = {.p = to, .n = n, .in = in};
     if (in) {
@@ -210,9 +217,47 @@ static bool exchange_read_once(struct exchange *ex) {
     return exchange_is_live(ex);
 }
 
+/* The pipe that the next bytes shall go through, or NULL. */
+static struct pipe *exchange_pipe(const struct exchange *ex) {
+    if (ex->phase != EXCHANGE_PHASE_BODY || !ex->bulk || ex->body.kind != HTTP_BODY_LENGTH ||
+        ex->body.left < EXCHANGE_BULK_LEFT || ex->conn->tls || !ex->ops->on_pipe)
+        return NULL;
+    return ex->ops->on_pipe(ex->owner);
+}
+
+/* As exchange_read_once(), through the pipe. */
+static bool exchange_splice_once(struct exchange *ex, struct pipe *pipe) {
+    uint64_t left = ex->body.left;
+    size_t n = 0;
+    switch (pipe_fill(pipe, ex->conn, left < PIPE_SIZE ? (size_t)left : PIPE_SIZE, &n)) {
+    case IO_OK:
+        break;
+    case IO_AGAIN:
+        ex->ops->on_flush(ex->owner); /* gives the pipe back */
+        return false;
+    case IO_EOF:
+        exchange_take_end(ex, true, "closed in mid-body");
+        return false;
+    case IO_ERROR:
+        exchange_take_end(ex, false, strerror(ex->conn->error));
+        return false;
+    }
+    exchange_touch(ex);
+    ex->bulk = n >= EXCHANGE_BULK_READ;
+    ex->bytes_in += n;
+    body_pass(&ex->body, n);
+    ex->ops->on_piped(ex->owner, n);
+    struct exchange_input nothing = {.p = ""};
+    exchange_take_body(ex, &nothing);
+    return exchange_is_live(ex);
+}
+
 void exchange_pull(struct exchange *ex) {
     for (unsigned reads = 0; reads < EXCHANGE_READS; reads++) {
-        if (ex->paused || !conn_may_read(ex->conn) || !exchange_read_once(ex))
+        if (ex->paused || !conn_may_read(ex->conn))
+            return;
+        struct pipe *pipe = exchange_pipe(ex);
+        if (!(pipe ? exchange_splice_once(ex, pipe) : exchange_read_once(ex)))
             return;
     }
     if (!ex->paused && conn_may_read(ex->conn))

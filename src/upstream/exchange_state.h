@@ -54,6 +54,7 @@ struct exchange {
     bool paused : 1;
     bool send_ended : 1;
     bool want_drain : 1;
+    bool bulk : 1;      /* the last read was large */
     bool deaf : 1;      /* a write failed: the server takes no more, but may have answered */
 };
 

@@ -10,6 +10,8 @@
  */
 #include "wire/body.h"
 
+#include <assert.h>
+
 #include "base/str.h"
 #include "wire/scan.h"
 
@@ -248,6 +250,13 @@ enum body_event body_next(struct body *body, const char *in, size_t n, size_t *u
         if (body_framing_byte(body, in[*used]))
             ++*used;
     }
+}
+
+void body_pass(struct body *body, size_t n) {
+    assert(body->kind == HTTP_BODY_LENGTH && body->state == BODY_STATE_DATA && n <= body->left);
+    struct span data;
+    size_t used = 0;
+    body_take_data(body, NULL, n, &used, &data);
 }
 
 enum body_event body_eof(struct body *body) {

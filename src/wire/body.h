@@ -38,6 +38,8 @@ void body_fini(struct body *body);
  * BODY_BAD. After BODY_END it keeps returning BODY_END with *used = 0. HTTP_BODY_NONE ends at once.
  */
 enum body_event body_next(struct body *body, const char *in, size_t n, size_t *used, struct span *data);
+/* n more bytes of an HTTP_BODY_LENGTH went past, unseen; at most what is left. */
+void body_pass(struct body *body, size_t n);
 /* The peer has closed: BODY_END for close-delimited bodies and ended ones, else BODY_BAD (truncated). */
 enum body_event body_eof(struct body *body);
 /*

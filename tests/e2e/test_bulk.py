@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """B14: random data both ways at once through a tunnel at random read and write sizes: equal digests, plain and TLS,
-spliced and copied. MOONGATE_BULK_MIB sets the amount each way (default 32; 1024 is the full figure)."""
+spliced and copied. MOONGATE_BULK_MIB sets the amount each way (default 32; 1024 is the full figure). Then responses of
+a known length, which are spliced between plain connections, too."""
 
 import hashlib
 import os
@@ -14,6 +15,7 @@ import threading
 import pytest
 
 import raw
+from gateway import ScriptedOrigin, forwarding, wait_for
 
 MIB = int(os.environ.get("MOONGATE_BULK_MIB", "32"))
 BLOCK = os.urandom(1 << 20)
@@ -115,3 +117,71 @@ route "all" {{ forward "p" }}
     assert peer.result == (received, sent)
     close = gateway.wait_access(event="close", timeout=10)[0]
     assert (close["bytes_in"], close["bytes_out"]) == (total, total)
+
+
+RESPONSE = 8 << 20
+
+
+def response_server(cut=None):
+    """Answers with RESPONSE bytes, a different run of them each time; cut: closes after so many."""
+    def handler(peer):
+        for number in range(1000):
+            peer.head()
+            body = BLOCK[number:] + BLOCK * (RESPONSE // len(BLOCK))
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % RESPONSE)
+            peer.send(body[:RESPONSE if cut is None else cut])
+            if cut is not None:
+                return
+    return ScriptedOrigin(handler)
+
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_bulk_responses_on_one_connection(start, certificate, tls):
+    server = response_server()
+    cert = f'tls = {{ cert = "{certificate[0]}", key = "{certificate[1]}" }}' if tls else ""
+    gateway = start(forwarding(server.address, listener=cert))
+    with raw.connect(gateway.port(), timeout=60, tls=raw.insecure_tls() if tls else None) as s:
+        s.sendall(GET)
+        # Nobody reads: what the client does not take waits in a pipe where the connections are plain.
+        if tls:
+            assert gateway.fds("pipe:") == gateway.pipes_at_start
+        else:
+            wait_for(lambda: gateway.fds("pipe:") > gateway.pipes_at_start, what="a pipe")
+        for number in range(3):
+            response = raw.Response(s)
+            assert response.body == (BLOCK[number:] + BLOCK * (RESPONSE // len(BLOCK)))[:RESPONSE] and response.rest == b""
+            s.sendall(GET)
+        raw.Response(s)
+    lines = gateway.wait_access(count=4, status=200)
+    assert [line["bytes_out"] for line in lines] == [RESPONSE] * 4
+    assert len(server.peers) == 1  # the connection was kept each time
+    server.close()
+
+
+def test_bulk_response_cut_by_its_server(start):
+    server = response_server(cut=RESPONSE // 2)
+    gateway = start(forwarding(server.address))
+    with raw.connect(gateway.port(), timeout=60) as s:
+        s.sendall(GET)
+        got, _ = raw.read_all(s)
+    body = got.partition(b"\r\n\r\n")[2]
+    assert body == (BLOCK * (RESPONSE // len(BLOCK)))[:len(body)] and len(body) <= RESPONSE // 2
+    assert gateway.wait_access(status=200)[0]["cause"] == "response cut short"
+    server.close()
+
+
+def test_client_leaves_a_bulk_response(start):
+    server = response_server()
+    gateway = start(forwarding(server.address))
+    for size in (1, 300000, RESPONSE // 2):
+        with raw.connect(gateway.port(), timeout=60) as s:
+            s.sendall(GET)
+            left = size
+            while left > 0:
+                left -= len(s.recv(65536))
+    gateway.wait_access(count=3)
+    gateway.assert_rest()
+    server.close()

@@ -304,6 +304,24 @@ START_TEST(test_body_eof) { /* D25: a body cut off never looks like one that end
 }
 END_TEST
 
+/* Bytes that somebody else moved count as any. */
+START_TEST(test_body_pass) {
+    struct body body;
+    struct span data;
+    size_t used;
+    body_init(&body, HTTP_BODY_LENGTH, 10);
+    ck_assert_int_eq(body_next(&body, "abc", 3, &used, &data), BODY_DATA);
+    body_pass(&body, 6);
+    ck_assert_int_eq(body_next(&body, "", 0, &used, &data), BODY_MORE);
+    ck_assert_uint_eq(body.left, 1);
+    body_pass(&body, 1);
+    ck_assert_int_eq(body_next(&body, "x", 1, &used, &data), BODY_END);
+    ck_assert_uint_eq(used, 0);
+    ck_assert_uint_eq(body.total, 10);
+    body_fini(&body);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("body");
     TCase *tc = tcase_create("body");
@@ -315,6 +333,7 @@ int main(void) {
     tcase_add_test(tc, test_body_trailer);
     tcase_add_test(tc, test_body_trailers_forwarded);
     tcase_add_test(tc, test_body_length);
+    tcase_add_test(tc, test_body_pass);
     tcase_add_test(tc, test_body_eof);
     suite_add_tcase(suite, tc);
     return wire_run(suite);

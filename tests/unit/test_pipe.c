@@ -38,21 +38,21 @@ START_TEST(test_bytes_pass_and_readable_is_kept_until_eagain) {
     char got[16];
     size_t n = 0;
     struct pipe *pipe = pipes_borrow(&pipes);
-    ck_assert_int_eq(pipe_fill(pipe, from, &n), IO_AGAIN);
+    ck_assert_int_eq(pipe_fill(pipe, from, PIPE_SIZE, &n), IO_AGAIN);
     ck_assert_int_eq(write(source, "abcdef", 6), 6);
     loop_turn(loop, 100);
-    ck_assert_int_eq(pipe_fill(pipe, from, &n), IO_OK);
+    ck_assert_int_eq(pipe_fill(pipe, from, PIPE_SIZE, &n), IO_OK);
     ck_assert_uint_eq(n, 6);
     ck_assert(from->readable); /* a short count proves nothing */
     ck_assert_int_eq(pipe_drain(pipe, to, &n), IO_OK);
     ck_assert_uint_eq(pipe->filled, 0);
     ck_assert_int_eq(read(sink, got, sizeof got), 6);
     ck_assert_mem_eq(got, "abcdef", 6);
-    ck_assert_int_eq(pipe_fill(pipe, from, &n), IO_AGAIN);
+    ck_assert_int_eq(pipe_fill(pipe, from, PIPE_SIZE, &n), IO_AGAIN);
     ck_assert(!from->readable);
     shutdown(source, SHUT_WR);
     loop_turn(loop, 100);
-    ck_assert_int_eq(pipe_fill(pipe, from, &n), IO_EOF);
+    ck_assert_int_eq(pipe_fill(pipe, from, PIPE_SIZE, &n), IO_EOF);
     pipes_return(&pipes, &pipe);
     ck_assert_ptr_null(pipe);
 }
@@ -67,7 +67,7 @@ START_TEST(test_full_sink_waits_for_writable) {
         while (write(source, block, sizeof block) > 0) {
         }
         loop_turn(loop, 0);
-        if (pipe->filled == 0 && pipe_fill(pipe, from, &n) != IO_OK)
+        if (pipe->filled == 0 && pipe_fill(pipe, from, PIPE_SIZE, &n) != IO_OK)
             continue;
         result = pipe_drain(pipe, to, &n);
         if (result == IO_OK)

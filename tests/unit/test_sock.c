@@ -62,6 +62,36 @@ START_TEST(test_options) {
 }
 END_TEST
 
+/* What is set once on the listening socket need not be set on each that it accepts. */
+START_TEST(test_accepted_inherit_options) {
+    struct addr addr, peer;
+    ck_assert(addr_parse(SPAN("127.0.0.1"), 1, &addr));
+    addr.sa.in.sin_port = 0;
+    int listener = sock_listen(&addr, 8, NULL);
+    ck_assert(listener >= 0 && sock_local(listener, &addr));
+    sock_set_keepalive(listener, 60);
+    sock_set_user_timeout(listener, 50000);
+    int client = socket(AF_INET, SOCK_STREAM, 0);
+    ck_assert_int_eq(connect(client, &addr.sa.any, addr.len), 0);
+    int fd = sock_accept(listener, &peer);
+    ck_assert_int_ge(fd, 0);
+    const struct {
+        int level, option, value;
+    } wanted[] = {{SOL_SOCKET, SO_KEEPALIVE, 1},     {IPPROTO_TCP, TCP_NODELAY, 1},
+                  {IPPROTO_TCP, TCP_KEEPIDLE, 60},   {IPPROTO_TCP, TCP_KEEPINTVL, 15},
+                  {IPPROTO_TCP, TCP_KEEPCNT, 3},     {IPPROTO_TCP, TCP_USER_TIMEOUT, 50000}};
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        int value = 0;
+        socklen_t size = sizeof value;
+        ck_assert_int_eq(getsockopt(fd, wanted[i].level, wanted[i].option, &value, &size), 0);
+        ck_assert_int_eq(value, wanted[i].value);
+    }
+    close(fd);
+    close(client);
+    close(listener);
+}
+END_TEST
+
 START_TEST(test_local_errors) {
     ck_assert(sock_error_is_local(EMFILE));
     ck_assert(sock_error_is_local(ENOBUFS));
@@ -78,6 +108,7 @@ int main(void) {
     tcase_add_test(tests, test_listen_and_busy);
     tcase_add_test(tests, test_unix_path_stale_or_live);
     tcase_add_test(tests, test_options);
+    tcase_add_test(tests, test_accepted_inherit_options);
     tcase_add_test(tests, test_local_errors);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
