@@ -152,7 +152,11 @@ static void client_h1_end_body(struct client *client) {
     struct http_message trailers;
     http_message_init(&trailers, &client->request->subject.arena);
     bool any = body_trailers(&client->body, &trailers) && trailers.field_count > 0;
+    /* An answer in place of forwarding the end must close: its body is not yet accounted for in the input. */
+    bool wants_close = client->wants_close;
+    client->wants_close = true;
     request_body_end(client->request, any ? &trailers : NULL);
+    client->wants_close = wants_close;
 }
 
 /* Decodes data and hands it to the request, until it says stop; returns the bytes used. */
@@ -189,7 +193,9 @@ void client_h1_feed_buffered(struct client *client) {
     }
     if (!client->closed && client->reading_body && !buf_empty(&client->ahead)) {
         struct span data = buf_span(&client->ahead);
-        buf_consume(&client->ahead, client_h1_feed(client, data.p, data.n));
+        size_t used = client_h1_feed(client, data.p, data.n);
+        if (client->ahead.len == data.n) /* a body that was refused has taken the buffer with it */
+            buf_consume(&client->ahead, used);
     }
     /* A body of no bytes ends without input. */
     if (!client->closed && client->reading_body && client->body.kind == HTTP_BODY_LENGTH && client->body.left == 0)

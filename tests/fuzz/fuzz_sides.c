@@ -308,7 +308,7 @@ static void fuzz_world_event(unsigned event) {
         kernel.first = fuzz_next();
         break;
     default:
-        kernel.read_max = (size_t[]){0, 1, 10, 1000}[fuzz_next() % 4];
+        kernel.read_max = (size_t[]){0, 50, 1000, 10000}[fuzz_next() % 4];
     }
 }
 
