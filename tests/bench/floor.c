@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -221,6 +222,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: floor copy|splice PORT SERVER_PORT\n");
         return 2;
     }
+    signal(SIGPIPE, SIG_IGN); /* splice() knows no MSG_NOSIGNAL */
     by_splice = strcmp(argv[1], "splice") == 0;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         limit.rlim_cur = limit.rlim_max;
