@@ -106,6 +106,18 @@ def memory_kb(pid):
     return total
 
 
+def tcp_is_short_of_memory():
+    """The kernel is above its limit and shrinks windows: bulk flows then stall, whatever the proxy does."""
+    try:
+        with open("/proc/sys/net/ipv4/tcp_mem") as f:
+            limit = int(f.read().split()[1])
+        with open("/proc/net/sockstat") as f:
+            words = next(line for line in f if line.startswith("TCP:")).split()
+        return int(words[words.index("mem") + 1]) > limit
+    except (OSError, StopIteration, ValueError):
+        return False
+
+
 def answers(address, path):
     try:
         with socket.create_connection(address, 1) as s:
