@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "io/sock.h"
@@ -71,15 +72,22 @@ START_TEST(test_accepted_inherit_options) {
     ck_assert(listener >= 0 && sock_local(listener, &addr));
     sock_set_keepalive(listener, 60);
     sock_set_user_timeout(listener, 50000);
-    int client = socket(AF_INET, SOCK_STREAM, 0);
-    ck_assert_int_eq(connect(client, &addr.sa.any, addr.len), 0);
-    int fd = sock_accept(listener, &peer);
+    int client = sock_connect(&addr, NULL), unsent = 0, fd = -1;
+    socklen_t unsent_size = sizeof unsent;
+    ck_assert_int_eq(getsockopt(client, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, &unsent_size), 0);
+    ck_assert_int_eq(unsent, 128 * 1024); /* towards servers, too */
+    for (int i = 0; i < 100 && fd < 0; i++) {
+        fd = sock_accept(listener, &peer);
+        if (fd < 0)
+            nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    }
     ck_assert_int_ge(fd, 0);
     const struct {
         int level, option, value;
     } wanted[] = {{SOL_SOCKET, SO_KEEPALIVE, 1},     {IPPROTO_TCP, TCP_NODELAY, 1},
                   {IPPROTO_TCP, TCP_KEEPIDLE, 60},   {IPPROTO_TCP, TCP_KEEPINTVL, 15},
-                  {IPPROTO_TCP, TCP_KEEPCNT, 3},     {IPPROTO_TCP, TCP_USER_TIMEOUT, 50000}};
+                  {IPPROTO_TCP, TCP_KEEPCNT, 3},     {IPPROTO_TCP, TCP_USER_TIMEOUT, 50000},
+                  {IPPROTO_TCP, TCP_NOTSENT_LOWAT, 128 * 1024}};
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
         int value = 0;
         socklen_t size = sizeof value;
