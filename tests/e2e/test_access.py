@@ -253,6 +253,8 @@ def test_causes_of_tunnels(start, scripted, how, cause, side):
     entry = gateway.wait_access(1, event="close")[0]
     assert (entry["cause"], entry["side"]) == (cause, side)
     s.close()
+    if how == "stop":
+        assert gateway.proc.wait(10) == 0
 
 
 def test_a_handshake_that_the_server_spoils(start, scripted):
