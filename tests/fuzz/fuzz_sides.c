@@ -359,9 +359,11 @@ static const struct side_server *fuzz_find_tunnel(uint32_t id) {
 
 /* Both sides have done what they can: nothing may be under way any more. */
 static void fuzz_judge(void) {
-    bool tunnels = false;
+    bool tunnels = false; /* or others that may keep their slot for ever */
     for (unsigned i = 0; i < SIDE_CLIENTS; i++)
-        tunnels |= sides.clients[i].link && sides.clients[i].reader.state == SIDE_IN_TUNNEL;
+        tunnels |= sides.clients[i].link && (sides.clients[i].wild || sides.clients[i].reader.state == SIDE_IN_TUNNEL);
+    for (unsigned i = 0; i < SIDE_SERVERS; i++)
+        tunnels |= sides.servers[i].link && sides.servers[i].reader.state == SIDE_IN_TUNNEL;
     for (unsigned i = 0; i < SIDE_CLIENTS; i++) {
         const struct side_client *client = &sides.clients[i];
         if (!client->link || client->wild || client->fin || client->link->near_fin)
