@@ -11,6 +11,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import gateway as gateway_module  # noqa: E402
 from gateway import Gateway, Origin, RecordingOrigin, ScriptedOrigin  # noqa: E402
+from spin import detector  # noqa: E402
 
 
 class Run:
@@ -34,6 +35,7 @@ class Run:
                 if made.proc.poll() is None:
                     if made.check_rest:
                         made.assert_rest()
+                        detector.at_rest(made)
                     made.close()
             except AssertionError as error:
                 problems.append(str(error))
@@ -41,6 +43,14 @@ class Run:
                     made.proc.kill()
                     made.proc.wait()
         assert not problems, "\n".join(problems)
+
+
+@pytest.fixture(autouse=True)
+def no_spin():
+    """No gateway may use a processor up while nothing gets on; see spin.py."""
+    yield
+    found = detector.take()
+    assert not found, "\n".join(found)
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ import subprocess
 import threading
 import time
 
+from spin import detector, threads
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 KEPT_PIPES = 4  # empty ones that a worker keeps for the next bulk flow
 
@@ -127,7 +129,7 @@ class Process:
 class Gateway(Process):
     """moongate run with a configuration text. {port} names in it are free ports made on first use."""
 
-    def __init__(self, folder, text, workers=2, env=None, settings="", ready=True):
+    def __init__(self, folder, text, workers=2, env=None, settings="", ready=True, prefix=()):
         self.folder = pathlib.Path(folder)
         self.file = self.folder / "gateway.lua"
         self.ports = {}
@@ -137,7 +139,7 @@ class Gateway(Process):
             text = f'settings {{ workers = {workers}, access_log = {{ to = "stdout", format = "json" }}, ' \
                    f'drain_timeout = "2s", {settings} }}\n' + text
         self.file.write_text(re.sub(r"@([a-z]\w*)@", lambda m: str(self.port(m.group(1))), text))
-        super().__init__([binary(), "run", str(self.file)], env=env, cwd=str(self.folder))
+        super().__init__([*prefix, binary(), "run", str(self.file)], env=env, cwd=str(self.folder))
         if ready:
             try:
                 self.workers = int(self.wait_err(r"serving .* with (\d+) workers", 20).group(1))
@@ -146,6 +148,7 @@ class Gateway(Process):
                 self.proc.wait()
                 raise
             self.fds_at_start, self.pipes_at_start = self.fds(), self.fds("pipe:")
+            detector.watch(self)
 
     def port(self, name="http"):
         if name not in self.ports:
@@ -194,6 +197,10 @@ class Gateway(Process):
             if line.startswith("Pss:"):
                 return int(line.split()[1])
         raise AssertionError("no Pss")
+
+    def ran_s(self):
+        """Processor time of all its threads, to the microsecond."""
+        return sum(ran for ran, _ in threads(self.pid).values())
 
     def cpu_s(self):
         fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
