@@ -3,7 +3,8 @@
  * The CPU budget of Lua functions (requirements E30). A call costs one exchange and two stores: the thread's slot
  * gets an odd epoch. A monitor thread looks at the slots every few milliseconds, reads the CPU clock of a thread
  * whose epoch has not moved, and signals it; the handler, on the thread itself, arms lua_sethook() if that epoch
- * still runs. The hook then raises at every instruction, so a pcall that catches the error raises again at once.
+ * still runs. The hook then raises at every instruction, so a pcall that catches the error raises again at once; and at
+ * every call, so that C functions that C calls (comparators, metamethods) end too. Loops in C of our own look for themselves.
  * Quiet threads cost nothing: the monitor parks.
  *
  * The subtle things: park and call cross without a lock, so both sides use sequentially consistent operations (epoch
@@ -21,7 +22,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "script/state.h"
+#include "script/load_private.h"
 
 #define BUDGET_SIGNAL SIGURG
 #define BUDGET_QUIET_SCANS 25 /* scans without any call before the monitor parks */
@@ -57,19 +58,32 @@ static bool budget_stopping; /* under budget_lock */
 static pthread_t budget_monitor;
 static _Thread_local struct budget_slot *budget_here;
 
-static bool budget_over(struct script *script) {
+static bool budget_over(const struct script *script) {
     return atomic_load_explicit(&script->budget.overrun, memory_order_relaxed) != 0;
+}
+
+/* Raises at the line of the script: of the function that runs, or of the one that called it when that is C. */
+static void budget_raise(lua_State *L, const struct script *script) {
+    luaL_where(L, 0);
+    if (lua_rawlen(L, -1) == 0)
+        luaL_where(L, 1);
+    lua_pushfstring(L, "%sended: it used more than its %d ms of CPU time (rule_cpu)", lua_tostring(L, -1), (int)script->budget.limit_ms);
+    lua_error(L);
 }
 
 static void budget_hook(lua_State *L, lua_Debug *event) {
     (void)event;
-    struct script *script = script_of(L);
-    if (!budget_over(script))
-        return;
-    luaL_where(L, 0);
-    lua_pushfstring(L, "ended: it used more than its %d ms of CPU time (rule_cpu)", (int)script->budget.limit_ms);
-    lua_concat(L, 2);
-    lua_error(L);
+    const struct script *script = script_of(L);
+    if (budget_over(script))
+        budget_raise(L, script);
+}
+
+void script_budget_check(lua_State *L) {
+    const struct script *script = script_of(L);
+    if (budget_over(script))
+        budget_raise(L, script);
+    if (script->loading && script->declare)
+        load_check_clock(L);
 }
 
 /* Runs on the thread that calls Lua; lua_sethook() is made to be called from a signal. */
@@ -83,7 +97,8 @@ static void budget_handler(int number) {
         return;
     struct script *script = atomic_load_explicit(&slot->script, memory_order_relaxed);
     atomic_store_explicit(&script->budget.overrun, epoch, memory_order_relaxed);
-    lua_sethook(atomic_load_explicit(&script->budget.running, memory_order_relaxed), budget_hook, LUA_MASKCOUNT, 1);
+    lua_sethook(atomic_load_explicit(&script->budget.running, memory_order_relaxed), budget_hook,
+                LUA_MASKCOUNT | LUA_MASKCALL, 1);
 }
 
 static void budget_slot_free(void *value) {

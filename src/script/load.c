@@ -18,11 +18,15 @@
 #define LOAD_HOOK_COUNT 100000 /* instructions between looks at the clock */
 
 static void load_on_count(lua_State *L, lua_Debug *info) {
-    const struct script *script = script_of(L);
     (void)info;
+    load_check_clock(L);
+}
+
+void load_check_clock(lua_State *L) {
+    const struct script *script = script_of(L);
     if (!script->loading || !script->declare || clock_ms() < script->declare->deadline_ms)
         return;
-    lua_sethook(L, load_on_count, LUA_MASKCOUNT, 1);
+    lua_sethook(L, load_on_count, LUA_MASKCOUNT | LUA_MASKCALL, 1);
     luaL_error(L, "loading takes longer than %d seconds", (int)(LOAD_DEADLINE_MS / 1000));
 }
 

@@ -52,6 +52,9 @@ struct script_load {
 /* A fresh frozen state with all functions bound by the indexes of the configuration. NULL with a sentence in error[size]. Thread-safe. */
 struct script *script_load_replay(const struct script_load *load, char *error, size_t size);
 
+/* load.c. Raises when the load takes too long, and from then on at every instruction and call. */
+void load_check_clock(lua_State *L);
+
 /* report.c. The file's place in the order of files (added when new). */
 unsigned load_report_file(struct load_report *report, const char *file);
 /* Adds "file:line: text" (line 0: none). Copies. */

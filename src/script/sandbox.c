@@ -271,15 +271,9 @@ static void sandbox_wrap(lua_State *L, const char *name, lua_CFunction wrapper) 
     lua_setfield(L, -2, name);
 }
 
-/* --- calls into C that could go on for ever: no budget is looked at inside them --- */
-
-/* Calls the wrapped function with the same arguments. */
-static int sandbox_pass(lua_State *L) {
-    lua_pushvalue(L, lua_upvalueindex(1));
-    lua_insert(L, 1);
-    lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
-    return lua_gettop(L);
-}
+/*
+ * --- calls into C that could go on for ever: no budget is looked at inside them, but at each call of a function from there ---
+ */
 
 /* Memory bounds every other repetition. */
 static int sandbox_rep(lua_State *L) {
@@ -288,7 +282,7 @@ static int sandbox_rep(lua_State *L) {
     luaL_checkinteger(L, 2);
     luaL_optlstring(L, 3, "", &separator);
     if (n + separator > 0)
-        return sandbox_pass(L);
+        return sandbox_call_original(L);
     lua_pushliteral(L, "");
     return 1;
 }
@@ -297,18 +291,44 @@ static int sandbox_move_elements(lua_State *L) {
     lua_Integer first = luaL_checkinteger(L, 2), last = luaL_checkinteger(L, 3);
     if (last >= first && (lua_Unsigned)last - (lua_Unsigned)first >= SANDBOX_ELEMENTS_MAX)
         return luaL_error(L, "move: more than %d elements", SANDBOX_ELEMENTS_MAX);
-    return sandbox_pass(L);
+    return sandbox_call_original(L);
 }
 
-/* insert, remove, sort: a table may claim any length, by __len or by a few far keys. */
+/* A table may claim any length, by __len or by a few far keys. */
 static int sandbox_bound_length(lua_State *L) {
     luaL_checktype(L, 1, LUA_TTABLE);
     if (luaL_len(L, 1) > SANDBOX_ELEMENTS_MAX)
         return luaL_error(L, "a table of more than %d elements", SANDBOX_ELEMENTS_MAX);
-    return sandbox_pass(L);
+    return sandbox_call_original(L);
+}
+
+static int sandbox_less(lua_State *L) {
+    lua_pushboolean(L, lua_compare(L, 1, 2, LUA_OPLT));
+    return 1;
+}
+
+/* Always with a function that compares: the budget's hook fires at each call of it. */
+static int sandbox_sort(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    if (lua_isnoneornil(L, 2)) {
+        lua_settop(L, 1);
+        lua_pushcfunction(L, sandbox_less);
+    }
+    return sandbox_bound_length(L);
+}
+
+/* Elements may be empty texts, which no memory bounds. */
+static int sandbox_concat(lua_State *L) {
+    luaL_checkany(L, 1);
+    luaL_optstring(L, 2, "");
+    lua_Integer first = luaL_optinteger(L, 3, 1), last = luaL_opt(L, luaL_checkinteger, 4, luaL_len(L, 1));
+    if (last >= first && (lua_Unsigned)last - (lua_Unsigned)first >= SANDBOX_ELEMENTS_MAX)
+        return luaL_error(L, "concat: more than %d elements", SANDBOX_ELEMENTS_MAX);
+    return sandbox_call_original(L);
 }
 
 static void sandbox_bound_calls(lua_State *L) {
+    script_open_strings(L);
     lua_getglobal(L, LUA_STRLIBNAME);
     sandbox_wrap(L, "rep", sandbox_rep);
     lua_pop(L, 1);
@@ -316,7 +336,8 @@ static void sandbox_bound_calls(lua_State *L) {
     sandbox_wrap(L, "move", sandbox_move_elements);
     sandbox_wrap(L, "insert", sandbox_bound_length);
     sandbox_wrap(L, "remove", sandbox_bound_length);
-    sandbox_wrap(L, "sort", sandbox_bound_length);
+    sandbox_wrap(L, "sort", sandbox_sort);
+    sandbox_wrap(L, "concat", sandbox_concat);
     lua_pop(L, 1);
 }
 

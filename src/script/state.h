@@ -58,6 +58,8 @@ void script_push_function(struct script *script, unsigned index);
 void script_open_sandbox(lua_State *L);
 /* Makes globals, loaded modules and the string metatable read-only. After the load. */
 void script_freeze(lua_State *L);
+/* luastring.c: string.find match gmatch gsub, over Lua's own. */
+void script_open_strings(lua_State *L);
 /* library.c: ip, log, base64 and such helpers that are not words of declaration. */
 void script_open_library(lua_State *L);
 /* declare.c: settings listener pool probe route on_* include strict env readfile require. */
@@ -90,6 +92,8 @@ void script_push_sorted_keys(lua_State *L, int index);
 void script_budget_enter(struct script *script, lua_State *running);
 /* True when the call was told to end by its budget. */
 bool script_budget_leave(struct script *script);
+/* For loops in C, where no hook fires: raises as the hook does, once the running call is over its budget or the load over its time. */
+void script_budget_check(lua_State *L);
 /* xpcall whose handler does not run once the call has to end: Lua runs handlers with hooks off, so nothing could end one. */
 int script_budget_xpcall(lua_State *L);
 

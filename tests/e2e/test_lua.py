@@ -261,6 +261,10 @@ local cases = {
   recursion = function() local function f(n) if n > 0 then f(n - 1) f(n - 1) end end f(100) end,
   iterator = function() for k in function() return 1 end do end end,
   loaded = function() load("while true do end")() end,
+  pattern = function(req) (" "):rep(32000):find(".-%s.-x") return reply(200, "it went on") end,
+  pattern_header = function(req) return reply(200, tostring(req:header("x-long"):match("^%s*(.-)%s*.-%s*.-!$"))) end,
+  pattern_pcall = function() while true do pcall(string.gsub, (" "):rep(32000), ".-%s.-x", "") end end,
+  pattern_each = function() for word in (" "):rep(32000):gmatch(".-%s.-x") do end end,
   bomb_table = function() local t = {} while true do t[#t + 1] = { #t } end end,
   bomb_string = function() local s = "x" while true do s = s .. s end end,
   bomb_rep = function() return reply(200, ("x"):rep(1 << 40)) end,
@@ -272,7 +276,7 @@ for name, fn in pairs(cases) do route(name) { path = "/" .. name, fn } end
 route "fine" { path = "/fine", function(req) return reply(200, "fine " .. #keep) end }
 '''
 LOOPS = ["loop", "goto", "pcall", "pcall_once", "xpcall", "metamethod", "tostring_error", "closing", "gsub", "sort", "recursion",
-         "iterator", "loaded"]
+         "iterator", "loaded", "pattern", "pattern_pcall", "pattern_each"]
 BOMBS = ["bomb_table", "bomb_string", "bomb_rep", "bomb_concat", "bomb_pcall", "bomb_kept"]
 
 
@@ -290,6 +294,23 @@ def test_a_loop_ends_at_its_budget(budgets, name):
     assert budgets.cpu_s() - cpu < 1
     assert budgets.counters()["script_overruns"] == before + 1
     assert get(budgets, "/fine").status == 200
+
+
+def test_a_pattern_on_a_long_header_ends_and_others_go_on(start):
+    """The matcher is C, where no hook of Lua's fires: it looks at the budget itself. One worker, and it still drains on SIGTERM."""
+    gateway = start(BUDGETS, settings='rule_cpu = "20ms",', workers=1)
+    long = "X-Long: a" + " b" * 7000
+    for i in range(3):
+        begin = time.monotonic()
+        assert get(gateway, "/pattern_header", long).status == 500
+        assert time.monotonic() - begin < 2
+        assert get(gateway, "/fine").status == 200
+    assert get(gateway, "/pattern_header", "X-Long: short!").status == 200
+    with raw.connect(gateway.port()) as s:
+        s.sendall(f"GET /pattern_header HTTP/1.1\r\nHost: a\r\n{long}\r\n\r\n".encode())
+        begin = time.monotonic()
+        assert gateway.stop() == 0
+        assert time.monotonic() - begin < 5
 
 
 @pytest.mark.parametrize("name", BOMBS)

@@ -565,6 +565,15 @@ static const char *const endless[] = {
     "string.gsub('x', 'x', function() while true do end end)",
     "table.sort({ 1, 2, 3 }, function() while true do end end)",
     "for _ in function() return 1 end do end",
+    "(' '):rep(32000):find('.-%s.-x')",
+    "while true do pcall(string.match, (' '):rep(32000), '%s*.-%s*.-x') end",
+    "for _ in (' '):rep(32000):gmatch('.-%s.-x') do end",
+    "(' '):rep(32000):gsub('[^x]*[ ]*[^x]*x', '')",
+    "('('):rep(30000):gsub('()()()', ('%1'):rep(30000))",
+    "for _ in ('('):rep(300000):gmatch('%b()') do end",
+    "xpcall(string.find, function() while true do end end, (' '):rep(32000), '.-%s.-x')",
+    "local t = setmetatable({}, { __index = table.concat }) for i = 1, 1000 do t[i] = '' end table.concat(t, '', 1, 1 << 22)",
+    "local t = {} for i = 1, 5000 do t[i] = ('x'):rep(100000) end local s = t[1] for i = 1, 5000 do t[i] = s end while true do table.sort(t) end",
 };
 
 static uint64_t test_cpu_ms(void) {
