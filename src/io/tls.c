@@ -34,6 +34,7 @@ struct tls {
     struct tls_client *client;
     int sock_error;   /* errno that ended the socket; sticky, as the kernel reports it once */
     bool fin : 1;     /* recv() returned 0 */
+    bool asked : 1;   /* our BIO told the call under way to come back later */
     bool drained : 1; /* no read or write can go on without more from the socket */
     bool broken : 1;  /* a fatal error: OpenSSL must not be asked for anything more */
 };
@@ -75,6 +76,7 @@ static int tls_bio_read(BIO *bio, char *data, int size) {
         }
         conn->readable = false;
     }
+    tls->asked = true;
     BIO_set_retry_read(bio);
     return -1;
 }
@@ -103,6 +105,7 @@ static int tls_bio_write(BIO *bio, const char *data, int size) {
         }
         conn->writable = false;
     }
+    tls->asked = true;
     BIO_set_retry_write(bio);
     return -1;
 }
@@ -159,6 +162,12 @@ static enum io tls_result(struct tls *tls) {
     switch (SSL_get_error(tls->ssl, 0)) {
     case SSL_ERROR_WANT_READ:
     case SSL_ERROR_WANT_WRITE:
+        /*
+         * A session that died in an earlier call (no memory for a close_notify) goes by what the BIO said then, and would
+         * have us wait for ever.
+         */
+        if (!tls->asked)
+            break;
         tls->drained = true;
         return IO_AGAIN;
     case SSL_ERROR_ZERO_RETURN:
@@ -191,6 +200,7 @@ enum io tls_handshake(struct tls *tls) {
     if (tls_is_broken(tls))
         return IO_ERROR;
     ERR_clear_error();
+    tls->asked = false;
     if (SSL_do_handshake(tls->ssl) == 1) {
         tls->conn->handshaken = true;
         return IO_OK;
@@ -204,6 +214,7 @@ enum io tls_read(struct tls *tls, void *data, size_t size, size_t *n) {
     if (tls_is_broken(tls))
         return IO_ERROR;
     ERR_clear_error();
+    tls->asked = false;
     return SSL_read_ex(tls->ssl, data, size, n) == 1 ? IO_OK : tls_result(tls);
 }
 
@@ -218,6 +229,7 @@ enum io tls_write(struct tls *tls, const void *data, size_t size, size_t *n) {
 
         /* A record that was sealed but not sent is kept by OpenSSL; it wants at least its bytes again. */
         ERR_clear_error();
+        tls->asked = false;
         if (SSL_write_ex(tls->ssl, (const char *)data + *n, left < TLS_RECORD_MAX ? left : TLS_RECORD_MAX, &taken)) {
             *n += taken;
             continue;
