@@ -10,7 +10,6 @@
 
 #include "base/metrics.h"
 
-#define CLIENT_H1_FIRST_READ 4096           /* bytes: most heads come whole */
 #define CLIENT_H1_BATCH 16                  /* steps a turn: pipelined requests, body reads */
 #define CLIENT_H1_LINGER_MS 2000
 #define CLIENT_H1_LINGER_MAX (1024 * 1024)  /* bytes read and dropped so that an answer arrives */
@@ -96,11 +95,22 @@ static void client_h1_begin(struct client *client, size_t skip) {
     request_start(request);
 }
 
+/* Input buffers go from client to client within a worker: most requests need no allocation for theirs. */
+static void client_h1_give_input(struct client *client) {
+    struct buf *spare = &client->worker->spare;
+    if (!spare->data && client->in.size > 0 && client->in.size <= spare->cap)
+        buf_hand_memory(&client->in, spare);
+    else
+        buf_release(&client->in);
+}
+
 /* Reads more of a head; true when something came. */
 static bool client_h1_read_more(struct client *client) {
     struct buf *in = &client->in;
     size_t n;
-    if (buf_room(in) == 0 && !buf_reserve(in, in->len > 0 ? 1 : CLIENT_H1_FIRST_READ)) { /* it grows by doubling */
+    if (!in->data && client->worker->spare.data)
+        buf_hand_memory(&client->worker->spare, in);
+    if (buf_room(in) == 0 && !buf_reserve(in, in->len > 0 ? 1 : WORKER_FIRST_READ)) { /* it grows by doubling */
         client_close(client, CAUSE_LOCAL);
         return false;
     }
@@ -114,7 +124,7 @@ static bool client_h1_read_more(struct client *client) {
         return true;
     case IO_AGAIN:
         if (buf_empty(in))
-            buf_release(in);
+            client_h1_give_input(client);
         return false;
     case IO_EOF:
         client_close(client, CAUSE_CLIENT_CLOSED);
@@ -348,7 +358,7 @@ void client_h1_next(struct client *client) {
     client_set_phase(client, more ? CLIENT_HEAD : CLIENT_IDLE);
     client_h1_timer(client, more ? client->config->header_timeout_ms : client->config->idle_timeout_ms);
     if (!more)
-        buf_release(&client->in);
+        client_h1_give_input(client);
     if (!client->in_event && (more || conn_may_read(client->conn)))
         conn_again(client->conn);
 }
