@@ -573,7 +573,7 @@ static const char *const endless[] = {
     "for _ in ('('):rep(300000):gmatch('%b()') do end",
     "xpcall(string.find, function() while true do end end, (' '):rep(32000), '.-%s.-x')",
     "local t = setmetatable({}, { __index = table.concat }) for i = 1, 1000 do t[i] = '' end table.concat(t, '', 1, 1 << 22)",
-    "local t = {} for i = 1, 5000 do t[i] = ('x'):rep(100000) end local s = t[1] for i = 1, 5000 do t[i] = s end while true do table.sort(t) end",
+    "local t, s = {}, ('x'):rep(100000) for i = 1, 5000 do t[i] = s end while true do table.sort(t) end",
 };
 
 static uint64_t test_cpu_ms(void) {
