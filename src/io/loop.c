@@ -3,7 +3,7 @@
  * One thread's readiness loop. Edge-triggered epoll, so that a connection costs one epoll_ctl for its whole
  * life; what stops early with readiness left goes on the ready list, which makes the next wait a poll.
  *
- * The order of a turn: wait, events, ready list, letters, timers, turn end, deferred frees. Frees come last because
+ * The order of a turn: wait, events, ready list, letters, timers, deferred frees. Frees come last because
  * the kernel may have handed out several events that point at one object: the object must outlive the batch.
  *
  * Timers are lazy: setting a later deadline is one store, and the heap finds out when the old key comes up. Most
@@ -36,8 +36,6 @@ struct loop {
     struct heap timers;
     struct list ready;
     struct deferred *deferred;
-    void (*on_turn_end)(void *owner);
-    void *turn_end_owner;
     struct loop_source wake;
     struct slab conns;
     _Alignas(64) _Atomic(struct message *) mailbox; /* newest first; other threads push */
@@ -171,8 +169,6 @@ void loop_turn(struct loop *loop, int limit_ms) {
         loop_run_ready(loop);
     loop_run_messages(loop);
     loop_run_timers(loop);
-    if (loop->on_turn_end)
-        loop->on_turn_end(loop->turn_end_owner);
     loop_free_deferred(loop);
 }
 
@@ -266,9 +262,4 @@ void loop_post(struct loop *loop, struct message *message, void (*run)(struct me
         while (write(loop->wake_fd, &one, sizeof one) < 0 && errno == EINTR) {
         }
     }
-}
-
-void loop_set_turn_end(struct loop *loop, void (*on_turn_end)(void *owner), void *owner) {
-    loop->on_turn_end = on_turn_end;
-    loop->turn_end_owner = owner;
 }

@@ -87,7 +87,5 @@ void loop_post(struct loop *loop, struct message *message, void (*run)(struct me
 bool loop_saw_all(const struct loop *loop);
 /* The slab that this thread's conns come from. */
 struct slab *loop_conns(struct loop *loop);
-/* Called at the end of every turn, for what batches its work; NULL: none. */
-void loop_set_turn_end(struct loop *loop, void (*on_turn_end)(void *owner), void *owner);
 
 #endif

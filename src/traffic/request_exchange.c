@@ -147,7 +147,8 @@ static void request_on_fail(void *owner, enum exchange_fault fault, const char *
     struct request *request = owner;
     enum cause cause;
     unsigned status = request_fault_status(fault, &cause);
-    log_debug("%s: %s: %s", request->server->label, exchange_fault_name(fault), detail ? detail : "");
+    log_debug("%s: %s in step %s: %s", request->server->label, exchange_fault_name(fault), request_step_name(request->step),
+              detail ? detail : "");
     if (request->head_sent) {
         request_cut(request, cause);
         return;
