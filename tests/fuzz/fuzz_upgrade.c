@@ -22,7 +22,8 @@ static void fuzz_require(bool holds) {
 }
 
 static void fuzz_check_offer(const struct http_message *request, const struct upgrade_offer *offer) {
-    fuzz_require(request->method == HTTP_GET && request->minor == 1 && request->body == HTTP_BODY_NONE);
+    fuzz_require(request->method == HTTP_GET && request->minor == 1);
+    fuzz_require(request->body == HTTP_BODY_NONE || (request->body == HTTP_BODY_LENGTH && request->content_length == 0));
     fuzz_require(offer->key.n == 24 && offer->protocol_count <= UPGRADE_PROTOCOLS_MAX);
     for (unsigned i = 0; i < offer->protocol_count; i++) {
         fuzz_require(offer->protocols[i].n > 0);
