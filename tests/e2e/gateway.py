@@ -360,11 +360,14 @@ class Peer:
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def _more(self):
+    def _read(self):
         got = self.sock.recv(65536)
         if not got:
             raise EOFError("the gateway closed")
-        self.data += got
+        return got
+
+    def _more(self):
+        self.data += self._read()
 
     def until(self, end):
         while end not in self.data:
@@ -377,9 +380,12 @@ class Peer:
         return self.until(b"\r\n\r\n")
 
     def take(self, n):
-        while len(self.data) < n:
-            self._more()
-        got, self.data = self.data[:n], self.data[n:]
+        parts, have = [self.data], len(self.data)
+        while have < n:  # joined once: a large body would be copied for each read
+            parts.append(self._read())
+            have += len(parts[-1])
+        data = b"".join(parts)
+        got, self.data = data[:n], data[n:]
         return got
 
     def body(self, head):
