@@ -210,6 +210,19 @@ bool addr_is_wildcard(const struct addr *addr) {
     return small.family == AF_INET6 && memcmp(small.ip, none, 16) == 0;
 }
 
+bool addr_is_loopback(const struct addr *addr) {
+    switch (addr->sa.any.sa_family) {
+    case AF_UNIX:
+        return true;
+    case AF_INET:
+        return ntohl(addr->sa.in.sin_addr.s_addr) >> 24 == 127;
+    case AF_INET6:
+        return IN6_IS_ADDR_LOOPBACK(&addr->sa.in6.sin6_addr);
+    default:
+        return false;
+    }
+}
+
 /* Whether the first `bits` bits of a and b are the same. */
 static bool cidr_same_bits(const uint8_t *a, const uint8_t *b, unsigned bits) {
     unsigned whole = bits / 8, rest = bits % 8;

@@ -55,6 +55,8 @@ struct addr_small addr_shrink(const struct addr *addr);
 struct addr addr_expand(const struct addr_small *addr);
 /* 0.0.0.0 or [::]. */
 bool addr_is_wildcard(const struct addr *addr);
+/* 127.0.0.0/8, [::1] or a unix path: certainly on this host. */
+bool addr_is_loopback(const struct addr *addr);
 /* Parses an IP without port ("1.2.3.4", "::1", "[::1]"). */
 bool addr_parse_ip(struct span text, struct addr_small *out);
 

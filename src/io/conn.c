@@ -38,8 +38,8 @@ static void conn_on_ready(struct loop_source *source, uint32_t events) {
         conn->failed = true;
     if (conn->connecting && events) {
         conn->connecting = false;
-        /* Writable without ERR or HUP is success; only a failure has to be asked for its reason. */
-        if (events & (EPOLLERR | EPOLLHUP))
+        /* Writable without ERR or HUP is success; only a failure has to be asked for its reason, which is told once. */
+        if (events & (EPOLLERR | EPOLLHUP) && conn->error == 0)
             conn->error = (uint16_t)sock_error(conn->fd);
     }
     if (conn->on_event)
@@ -80,6 +80,46 @@ enum io conn_connected(struct conn *conn) {
     return conn->error ? IO_ERROR : IO_OK;
 }
 
+static enum io conn_fault(struct conn *conn, bool *flag) {
+    if (errno == EAGAIN || errno == EWOULDBLOCK) {
+        *flag = false;
+        return IO_AGAIN;
+    }
+    conn->error = (uint16_t)errno;
+    conn->failed = true;
+    return IO_ERROR;
+}
+
+/* Books the outcome of a send of `size` bytes. */
+static enum io conn_wrote(struct conn *conn, ssize_t sent, size_t size, size_t *n) {
+    if (sent < 0) {
+        bool flag = true;
+        enum io result = conn_fault(conn, &flag);
+        conn->writable = flag;
+        return result;
+    }
+    if ((size_t)sent < size)
+        conn->writable = false;
+    *n = (size_t)sent;
+    return IO_OK;
+}
+
+enum io conn_write_early(struct conn *conn, const void *data, size_t size, size_t *n) {
+    assert(conn->connecting && !conn->tls);
+    ssize_t sent;
+    do
+        sent = send(conn->fd, data, size, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    if (sent < 0) {
+        if (errno != EAGAIN && errno != EWOULDBLOCK && !sock_error_is_local(errno))
+            conn->error = (uint16_t)errno; /* the event that tells of it is already on its way */
+        return IO_AGAIN;
+    }
+    conn->connecting = false;
+    conn->writable = true;
+    return conn_wrote(conn, sent, size, n);
+}
+
 void conn_set_owner(struct conn *conn, void *owner, void (*on_event)(struct conn *conn)) {
     conn->owner = owner;
     conn->on_event = on_event;
@@ -104,16 +144,6 @@ enum io conn_handshake(struct conn *conn) {
     if (result == IO_OK)
         conn->handshaken = true;
     return result;
-}
-
-static enum io conn_fault(struct conn *conn, bool *flag) {
-    if (errno == EAGAIN || errno == EWOULDBLOCK) {
-        *flag = false;
-        return IO_AGAIN;
-    }
-    conn->error = (uint16_t)errno;
-    conn->failed = true;
-    return IO_ERROR;
 }
 
 enum io conn_read(struct conn *conn, void *data, size_t size, size_t *n) {
@@ -169,20 +199,6 @@ enum io conn_peek(struct conn *conn, void *data, size_t size, size_t *n) {
 
 bool conn_may_read(const struct conn *conn) {
     return !conn->eof && (conn->readable || (conn->tls && tls_has_pending(conn->tls)));
-}
-
-/* Books the outcome of a send of `size` bytes. */
-static enum io conn_wrote(struct conn *conn, ssize_t sent, size_t size, size_t *n) {
-    if (sent < 0) {
-        bool flag = true;
-        enum io result = conn_fault(conn, &flag);
-        conn->writable = flag;
-        return result;
-    }
-    if ((size_t)sent < size)
-        conn->writable = false;
-    *n = (size_t)sent;
-    return IO_OK;
 }
 
 enum io conn_write(struct conn *conn, const void *data, size_t size, size_t *n) {

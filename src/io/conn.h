@@ -47,6 +47,11 @@ struct conn *conn_open(struct loop *loop, int fd);
 struct conn *conn_connect(struct loop *loop, const struct addr *to, const struct addr *source);
 /* IO_OK once connected, IO_AGAIN while under way, IO_ERROR with conn->error. */
 enum io conn_connected(struct conn *conn);
+/*
+ * Right after conn_connect(), plain only. To the same host the connection is made before connect() returns, though it says EINPROGRESS: a
+ * write finds that out without waiting for the event. IO_OK: connected, *n > 0 bytes taken. IO_AGAIN: nothing is known yet, wait for on_event.
+ */
+enum io conn_write_early(struct conn *conn, const void *data, size_t size, size_t *n);
 void conn_set_owner(struct conn *conn, void *owner, void (*on_event)(struct conn *conn));
 
 /*

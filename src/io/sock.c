@@ -16,6 +16,7 @@
 
 /* Bytes the kernel takes beyond what is on its way: without it a stopped reader holds 3 MB there, and a thousand exhaust tcp_mem. */
 #define SOCK_NOTSENT_MAX (128 * 1024)
+#define SOCK_DEFER_S 1
 
 static void sock_set(int fd, int level, int option, int value) {
     (void)setsockopt(fd, level, option, &value, sizeof value);
@@ -51,6 +52,8 @@ int sock_listen(const struct addr *addr, int backlog, const char **err_step) {
         sock_set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
         sock_set(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* accepted sockets inherit both */
         sock_set(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, SOCK_NOTSENT_MAX);
+        /* Every client of ours speaks first: the kernel keeps who is silent for a second, and the first bytes are there at accept. */
+        sock_set(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, SOCK_DEFER_S);
     } else {
         sock_remove_stale(addr);
     }

@@ -179,6 +179,27 @@ static bool exchange_give(struct exchange *ex, const char *data, size_t n) {
     return buf_empty(&ex->out);
 }
 
+static void exchange_connected(struct exchange *ex) {
+    exchange_count(ex, METRIC_server_connects);
+    ex->counted = true;
+}
+
+static void exchange_ready(struct exchange *ex) {
+    ex->phase = EXCHANGE_PHASE_HEAD;
+    ex->connected_us = clock_us();
+    exchange_touch(ex);
+}
+
+/* A plain connection to this same host is usually made already: then the request goes out at once. Returns the bytes taken. */
+static size_t exchange_dial_early(struct exchange *ex, const struct addr *to, const char *head, size_t n) {
+    size_t wrote = 0;
+    if (ex->special || exchange_tls(ex) || !addr_is_loopback(to) || conn_write_early(ex->conn, head, n, &wrote) != IO_OK)
+        return 0;
+    exchange_connected(ex);
+    exchange_ready(ex);
+    return wrote;
+}
+
 static void exchange_dial(struct exchange *ex, const char *head, size_t n) {
     const struct config_pool *config = ex->pool->config;
     const struct addr *to = ex->options.addr ? ex->options.addr : &ex->server->addr;
@@ -195,7 +216,8 @@ static void exchange_dial(struct exchange *ex, const char *head, size_t n) {
     conn_set_owner(ex->conn, ex, exchange_on_event);
     if (config->connect_timeout_ms != 0)
         timer_set(ex->upstream->loop, &ex->timer, config->connect_timeout_ms);
-    exchange_give(ex, head, n);
+    size_t wrote = exchange_dial_early(ex, to, head, n);
+    exchange_give(ex, head + wrote, n - wrote);
 }
 
 void exchange_start(struct exchange *ex, const char *head, size_t n) {
@@ -221,12 +243,6 @@ static void exchange_connect_failed(struct exchange *ex, enum exchange_fault fau
     exchange_fail(ex, exchange_note_connect(ex, fault, error), detail);
 }
 
-static void exchange_ready(struct exchange *ex) {
-    ex->phase = EXCHANGE_PHASE_HEAD;
-    ex->connected_us = clock_us();
-    exchange_touch(ex);
-}
-
 /*
  * The PROXY header, in front of TLS and all else. It goes past `out`, in one piece: the buffer of a fresh socket is
  * empty, and one that cannot take these few bytes has broken already.
@@ -249,8 +265,7 @@ static void exchange_dialed(struct exchange *ex) {
         exchange_connect_failed(ex, EXCHANGE_CONNECT, error, strerror(error));
         return;
     }
-    exchange_count(ex, METRIC_server_connects);
-    ex->counted = true;
+    exchange_connected(ex);
     if (!exchange_announce(ex)) {
         exchange_connect_failed(ex, EXCHANGE_CONNECT, 0, "it took no PROXY header");
         return;

@@ -309,7 +309,7 @@ def test_d23_connections_that_say_nothing(start, origin, certificate, kind):
             s.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc" if kind == "tls" else b"GET / HT")
         clients.append(s)
     opened = time.monotonic()
-    time.sleep(0.2)
+    wait_for(lambda: live(gateway) == 600, 3 + LATE, "all of them accepted: the silent ones after a second")
     with share_of_processor(gateway):
         time.sleep(1)
     grown = gateway.rss_kb() - before

@@ -99,6 +99,21 @@ def test_header_timeout_without_a_byte(start):
     assert gateway.access() == []
 
 
+def test_silent_connections_wait_in_the_kernel(start):
+    """Who says nothing is no client for a second, while those who speak are served at once; only then its clock begins."""
+    gateway = start(fixed('header_timeout = "1s",'))
+    begun = time.monotonic()
+    with raw.connect(gateway.port()) as silent:
+        with raw.connect(gateway.port()) as s:
+            s.sendall(GET % b"/")
+            assert raw.Response(s).status == 200
+        accepted = gateway.counters()["clients_accepted"]
+        assert accepted == 1 or time.monotonic() - begun > 0.9
+        assert seconds_to_close(silent)[1] == b""
+        assert 1.9 < time.monotonic() - begun < 2 + 2 * LATE
+    assert gateway.counters()["clients_accepted"] == 2
+
+
 def test_header_timeout_holds_for_every_head(start):
     gateway = start(fixed('header_timeout = "500ms",'))
     with raw.connect(gateway.port()) as s:

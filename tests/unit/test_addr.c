@@ -107,6 +107,20 @@ START_TEST(test_addr_others) {
 }
 END_TEST
 
+START_TEST(test_loopback) {
+    static const struct {
+        const char *text;
+        bool here;
+    } cases[] = {{"127.0.0.1:1", true}, {"127.8.9.1:1", true}, {"[::1]:1", true}, {"unix:/a", true},
+                 {"126.0.0.1:1", false}, {"128.0.0.1:1", false}, {"[::2]:1", false}, {"[::]:1", false}, {"0.0.0.0:1", false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct addr addr;
+        ck_assert(addr_parse(span_of(cases[i].text), 0, &addr));
+        ck_assert_msg(addr_is_loopback(&addr) == cases[i].here, "%s", cases[i].text);
+    }
+}
+END_TEST
+
 static bool test_addr_in(const char *block, const char *ip) {
     struct cidr cidr;
     struct addr_small addr;
@@ -151,6 +165,7 @@ int main(void) {
     Suite *suite = suite_create("addr");
     TCase *tc = tcase_create("addr");
     tcase_add_test(tc, test_addr_parse_forms);
+    tcase_add_test(tc, test_loopback);
     tcase_add_test(tc, test_addr_parse_refuses);
     tcase_add_test(tc, test_addr_split_names);
     tcase_add_test(tc, test_addr_mapped_is_ipv4);

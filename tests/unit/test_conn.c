@@ -176,6 +176,38 @@ START_TEST(test_connect_refused_and_made) {
 }
 END_TEST
 
+START_TEST(test_early_write) {
+    struct addr addr;
+    size_t n = 0;
+    ck_assert(addr_parse(SPAN("127.0.0.1:1"), 0, &addr));
+    struct conn *made = conn_connect(loop, &addr, NULL);
+    ck_assert_ptr_nonnull(made);
+    ck_assert_int_eq(conn_write_early(made, "x", 1, &n), IO_AGAIN);
+    for (int i = 0; i < 50 && conn_connected(made) == IO_AGAIN; i++)
+        loop_turn(loop, 100);
+    ck_assert_int_eq(conn_connected(made), IO_ERROR); /* the write took the reason, and it is not lost */
+    ck_assert_int_eq(made->error, ECONNREFUSED);
+    conn_close(&made);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    addr.sa.in.sin_port = 0;
+    ck_assert_int_eq(bind(fd, &addr.sa.any, addr.len), 0);
+    ck_assert_int_eq(listen(fd, 1), 0);
+    ck_assert(sock_local(fd, &addr));
+    made = conn_connect(loop, &addr, NULL);
+    ck_assert_int_eq(conn_write_early(made, "xyz", 3, &n), IO_OK);
+    ck_assert_uint_eq(n, 3);
+    ck_assert_int_eq(conn_connected(made), IO_OK);
+    ck_assert_int_eq(conn_write(made, "!", 1, &n), IO_OK);
+    int accepted = accept(fd, NULL, NULL);
+    char got[8];
+    ck_assert_int_eq(recv(accepted, got, 4, MSG_WAITALL), 4);
+    ck_assert_int_eq(memcmp(got, "xyz!", 4), 0);
+    conn_abort(&made);
+    close(accepted);
+    close(fd);
+}
+END_TEST
+
 START_TEST(test_size) { ck_assert_uint_le(sizeof(struct conn), 96); }
 END_TEST
 
@@ -191,6 +223,7 @@ int main(void) {
     tcase_add_test(tests, test_peek_takes_nothing);
     tcase_add_test(tests, test_quiet);
     tcase_add_test(tests, test_connect_refused_and_made);
+    tcase_add_test(tests, test_early_write);
     tcase_add_test(tests, test_size);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
