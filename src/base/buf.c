@@ -44,15 +44,6 @@ static bool buf_grow(struct buf *buf, size_t need) {
     return true;
 }
 
-void buf_hand_memory(struct buf *from, struct buf *to) {
-    assert(to->data == NULL && from->size <= to->cap);
-    to->data = from->data;
-    to->size = from->size;
-    to->off = to->len = 0;
-    from->data = NULL;
-    from->off = from->len = from->size = 0;
-}
-
 bool buf_reserve(struct buf *buf, size_t n) {
     assert(buf->len <= buf->cap);
     if (n <= buf->size - buf->off - buf->len)

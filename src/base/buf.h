@@ -23,8 +23,6 @@ struct buf {
 void buf_init(struct buf *buf, size_t cap);
 /* Releases the memory; the buffer may be used again with the same cap. */
 void buf_release(struct buf *buf);
-/* Gives from's memory to the empty buffer `to` (whose cap stays); from is empty and released afterwards. Bytes are not kept. */
-void buf_hand_memory(struct buf *from, struct buf *to);
 /* Makes room for n more bytes at the end (moving or growing); false above the cap or without memory. */
 bool buf_reserve(struct buf *buf, size_t n);
 /* Where the next byte goes, and how much fits without growing. After writing there call buf_commit(). */

@@ -265,6 +265,8 @@ static int request_log(lua_State *L) {
         }
     if (subject->log_count == SUBJECT_LOG_MAX)
         return luaL_error(L, "log: more than %d extra fields", SUBJECT_LOG_MAX);
+    if (!subject->logs && !(subject->logs = arena_alloc(&subject->arena, SUBJECT_LOG_MAX * sizeof *subject->logs)))
+        return luaL_error(L, "the request's memory is used up");
     subject->logs[subject->log_count].key = script_copy_text(L, &subject->arena, key);
     subject->logs[subject->log_count].value = value;
     subject->log_count++;

@@ -86,7 +86,8 @@ static int websocket_only(lua_State *L) {
         if (websocket_listed(L, subject->offer.protocols[i]))
             kept[count++] = subject->offer.protocols[i];
     if (count < subject->offer.protocol_count) {
-        memcpy(subject->offer.protocols, kept, count * sizeof kept[0]);
+        if (count > 0)
+            memcpy(subject->offer.protocols, kept, count * sizeof kept[0]);
         subject->offer.protocol_count = count;
         websocket_apply(L, subject);
     }

@@ -94,9 +94,9 @@ static void client_free(struct client *client) {
     client->closed = true;
     timer_stop(client->worker->loop, &client->timer);
     list_remove(&client->link);
-    buf_release(&client->in);
+    stock_take_back(&client->worker->stock, &client->in);
     buf_release(&client->ahead);
-    buf_release(&client->out);
+    stock_take_back(&client->worker->stock, &client->out);
     pipes_return(&client->worker->pipes, &client->pipe);
     body_fini(&client->body);
     generation_local_unref(&client->local);

@@ -95,22 +95,12 @@ static void client_h1_begin(struct client *client, size_t skip) {
     request_start(request);
 }
 
-/* Input buffers go from client to client within a worker: most requests need no allocation for theirs. */
-static void client_h1_give_input(struct client *client) {
-    struct buf *spare = &client->worker->spare;
-    if (!spare->data && client->in.size > 0 && client->in.size <= spare->cap)
-        buf_hand_memory(&client->in, spare);
-    else
-        buf_release(&client->in);
-}
-
 /* Reads more of a head; true when something came. */
 static bool client_h1_read_more(struct client *client) {
     struct buf *in = &client->in;
     size_t n;
-    if (!in->data && client->worker->spare.data)
-        buf_hand_memory(&client->worker->spare, in);
-    if (buf_room(in) == 0 && !buf_reserve(in, in->len > 0 ? 1 : WORKER_FIRST_READ)) { /* it grows by doubling */
+    stock_lend(&client->worker->stock, in);
+    if (buf_room(in) == 0 && !buf_reserve(in, 1)) { /* it grows by doubling */
         client_close(client, CAUSE_LOCAL);
         return false;
     }
@@ -124,7 +114,7 @@ static bool client_h1_read_more(struct client *client) {
         return true;
     case IO_AGAIN:
         if (buf_empty(in))
-            client_h1_give_input(client);
+            stock_take_back(&client->worker->stock, in);
         return false;
     case IO_EOF:
         client_close(client, CAUSE_CLIENT_CLOSED);
@@ -327,7 +317,7 @@ static void client_h1_on_event(struct conn *conn) {
 static void client_h1_linger(struct client *client) {
     client_set_phase(client, CLIENT_LINGER);
     client->discarded = 0;
-    buf_release(&client->in);
+    stock_take_back(&client->worker->stock, &client->in);
     buf_release(&client->ahead);
     conn_shutdown(client->conn);
     client_h1_timer(client, CLIENT_H1_LINGER_MS);
@@ -358,7 +348,7 @@ void client_h1_next(struct client *client) {
     client_set_phase(client, more ? CLIENT_HEAD : CLIENT_IDLE);
     client_h1_timer(client, more ? client->config->header_timeout_ms : client->config->idle_timeout_ms);
     if (!more)
-        client_h1_give_input(client);
+        stock_take_back(&client->worker->stock, &client->in);
     if (!client->in_event && (more || conn_may_read(client->conn)))
         conn_again(client->conn);
 }

@@ -68,7 +68,7 @@ bool client_flush(struct client *client) {
         return false;
     if (client->sending.since_ms != 0)
         client_pace_stop(&client->sending, client_send_now(client));
-    buf_release(&client->out);
+    stock_take_back(&client->worker->stock, &client->out);
     return true;
 }
 
@@ -161,6 +161,7 @@ static void client_send_head(void *responder, const struct http_message *head, e
     if (client->request->subject.websocket)
         client->refused = client->wants_close = true;
     client->close_after = client->wants_close || !client->body_over || client->worker->draining;
+    stock_lend(&client->worker->stock, &client->out);
     if (!http1_write_status_line(&client->out, head->status, head->reason) || !http1_write_fields(&client->out, head) ||
         !client_send_framing(client, head, body, length))
         client_send_failed(client);

@@ -54,7 +54,7 @@ void request_free(struct request *request) {
     if (request->subject.script)
         request->local->generation->ops->release(request->local->script, &request->subject);
     subject_fini(&request->subject);
-    buf_release(&request->send);
+    stock_take_back(&request->worker->stock, &request->send);
     buf_release(&request->replay);
     generation_local_unref(&request->local);
     metric_add(METRIC_requests_ended, 1);
@@ -162,6 +162,7 @@ static bool request_build_head(struct request *request) {
         .keep_alive = request->pool->config->proxy_protocol == CONFIG_PROXY_NONE, /* else it is this client's alone */
     };
     buf_release(&request->send);
+    stock_lend(&request->worker->stock, &request->send);
     return forward.target.p && forward_write_request(&request->send, &forward);
 }
 
@@ -214,7 +215,7 @@ static void request_start_exchange(struct request *request) {
                                      &request_exchange_ops, request);
     struct span first = buf_span(&request->send);
     exchange_start(request->exchange, first.p, first.n);
-    buf_release(&request->send);
+    stock_take_back(&request->worker->stock, &request->send);
     if (options.has_body && request->body_done)
         exchange_send_end(request->exchange);
 }

@@ -281,8 +281,11 @@ bool subject_mark(struct subject *subject, struct subject_mark *mark) {
     mark->host_edited = subject->host_edited;
     mark->offer_edited = subject->offer_edited;
     mark->protocol_count = subject->offer.protocol_count;
-    for (unsigned i = 0; i < mark->protocol_count; i++)
-        mark->protocols[i] = subject->offer.protocols[i];
+    if (mark->protocol_count > 0) { /* only() and take() make fewer of them, never more */
+        if (!mark->protocols && !(mark->protocols = arena_alloc(&subject->arena, mark->protocol_count * sizeof *mark->protocols)))
+            return false;
+        memcpy(mark->protocols, subject->offer.protocols, mark->protocol_count * sizeof *mark->protocols);
+    }
     mark->log_count = subject->log_count;
     return true;
 }
@@ -302,8 +305,8 @@ void subject_restore(struct subject *subject, const struct subject_mark *mark) {
     subject->host_edited = mark->host_edited;
     subject->offer_edited = mark->offer_edited;
     subject->offer.protocol_count = mark->protocol_count;
-    for (unsigned i = 0; i < mark->protocol_count; i++)
-        subject->offer.protocols[i] = mark->protocols[i];
+    if (mark->protocol_count > 0)
+        memcpy(subject->offer.protocols, mark->protocols, mark->protocol_count * sizeof *mark->protocols);
     subject->log_count = mark->log_count;
 }
 

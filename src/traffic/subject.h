@@ -57,7 +57,7 @@ struct subject {
      */
     struct span rest;
     uint64_t wall_us; /* when the head was complete */
-    struct subject_log logs[SUBJECT_LOG_MAX];
+    struct subject_log *logs; /* room for SUBJECT_LOG_MAX in the arena once there is one */
     unsigned log_count;
     void *script; /* the script's own record of this request, NULL while it has none */
 };
@@ -85,7 +85,7 @@ struct subject_mark {
     struct span path, query, host, rest;
     uint16_t host_port;
     bool path_edited, query_edited, host_edited, offer_edited;
-    struct span protocols[UPGRADE_PROTOCOLS_MAX];
+    struct span *protocols; /* arena copy, as fields */
     unsigned protocol_count, log_count;
 };
 /* False: out of memory. */

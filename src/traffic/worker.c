@@ -219,7 +219,7 @@ static void worker_open(struct worker *worker) {
     list_init(&worker->waiting);
     worker->scratch = mem_alloc(UPSTREAM_SCRATCH);
     pipes_init(&worker->pipes, WORKER_PIPE_PAGES / (PIPE_SIZE / 4096) / worker->shared->worker_count);
-    buf_init(&worker->spare, WORKER_FIRST_READ);
+    stock_init(&worker->stock, WORKER_BLOCK);
     buf_init(&worker->log_line, WORKER_LOG_LINE_MAX);
     timer_init(&worker->drain_timer, worker_on_drain_timeout);
     upstream_init(&worker->upstream, worker->loop);
@@ -233,7 +233,7 @@ static void worker_close(struct worker *worker) {
     upstream_fini(&worker->upstream);
     generation_local_unref(&worker->current);
     buf_release(&worker->log_line);
-    buf_release(&worker->spare);
+    stock_fini(&worker->stock);
     pipes_fini(&worker->pipes);
     mem_free(worker->scratch);
     slab_fini(&worker->clients);

@@ -8,12 +8,13 @@
 
 #include <pthread.h>
 
+#include "base/stock.h"
 #include "io/pipe.h"
 #include "traffic/generation.h"
 #include "traffic/listener.h"
 #include "upstream/upstream.h"
 
-#define WORKER_FIRST_READ 4096 /* bytes of a client's first input buffer: most heads come whole */
+#define WORKER_BLOCK 4096 /* bytes of a buffer to begin with: most heads come, and go, whole */
 
 /* What all workers share. */
 struct worker_shared {
@@ -38,7 +39,7 @@ struct worker {
     struct list client_list, tunnel_list;
     struct list waiting;              /* requests that wait for a server's first probe answer */
     char *scratch;                    /* UPSTREAM_SCRATCH bytes, for reading from clients and through tunnels */
-    struct buf spare;                 /* memory of a client's last input buffer, for the next one */
+    struct stock stock;               /* memory of input buffers and of heads to send */
     struct pipes pipes;               /* for bulk flows through tunnels */
     struct buf log_line;              /* the access line under construction */
     _Atomic(unsigned) live;           /* clients and tunnels; written by this worker, read by those that hand over */

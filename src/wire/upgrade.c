@@ -64,6 +64,9 @@ static const char *upgrade_read_protocols(const struct http_message *request, st
             }
             if (offer->protocol_count == UPGRADE_PROTOCOLS_MAX)
                 return "too many subprotocols";
+            if (!offer->protocols &&
+                !(offer->protocols = arena_alloc(request->arena, UPGRADE_PROTOCOLS_MAX * sizeof *offer->protocols)))
+                return "too many fields";
             offer->protocols[offer->protocol_count++] = name;
         }
     }
@@ -77,9 +80,7 @@ static enum upgrade_kind upgrade_bad(struct upgrade_offer *offer, const char *re
 
 enum upgrade_kind upgrade_check_request(const struct http_message *request, struct upgrade_offer *offer) {
     unsigned versions, keys;
-    offer->key = SPAN_NULL;
-    offer->protocol_count = 0;
-    offer->reason = NULL;
+    *offer = (struct upgrade_offer){0};
     /* RFC 9110 section 7.8: an Upgrade in HTTP/1.0, or one that Connection does not name, is no Upgrade. */
     if (!request->connection_upgrade || request->minor != 1 ||
         !http_list_has(request, HTTP_FIELD_UPGRADE, SPAN("websocket")))

@@ -19,7 +19,7 @@ enum upgrade_kind {
 
 struct upgrade_offer {
     struct span key;                                 /* Sec-WebSocket-Key */
-    struct span protocols[UPGRADE_PROTOCOLS_MAX];    /* offered subprotocols in order, over all field lines */
+    struct span *protocols;                          /* offered subprotocols in order, over all field lines; in the request's arena */
     unsigned protocol_count;
     const char *reason;                              /* for UPGRADE_BAD */
 };

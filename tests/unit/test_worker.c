@@ -45,6 +45,7 @@ END_TEST
 
 START_TEST(test_drain_finishes_what_is_in_flight) {
     rig_start(&rig);
+    const uint64_t before = metric_sum(METRIC_clients_accepted);
     int silent = rig_connect(&rig), idle = rig_connect(&rig), busy = rig_connect(&rig);
     rig_send(idle, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     int first = rig_accept(&rig);
@@ -53,6 +54,8 @@ START_TEST(test_drain_finishes_what_is_in_flight) {
     rig_read(idle, "\r\n\r\n");
     rig_send(busy, "GET /busy HTTP/1.1\r\nHost: a\r\n\r\n");
     rig_read(first, "/busy");
+    for (int i = 0; i < 500 && metric_sum(METRIC_clients_accepted) < before + 3; i++)
+        usleep(10000); /* who says nothing is accepted after a second */
     worker_drain(&rig.worker);
     ck_assert_str_eq(rig_read(idle, NULL), ""); /* idle ones go at once, and those that never said a word */
     ck_assert_str_eq(rig_read(silent, NULL), "");
