@@ -17,6 +17,8 @@
 struct action_value {
     enum action_kind kind;
     bool plain; /* a forward without options */
+    bool found; /* and pool is its pool's index in the script's own configuration */
+    unsigned pool;
     uint16_t status, port;
     uint32_t response_timeout_ms;
 };

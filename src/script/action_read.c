@@ -225,7 +225,7 @@ static bool action_read_redirect(struct action_reader *reader, const struct acti
 struct action *script_read_action(lua_State *L, int index, struct arena *arena, const struct config *config,
                                   char *error, size_t size) {
     struct action_reader reader = {L, lua_absindex(L, index), arena, config, error, size};
-    const struct action_value *value = script_test_action(L, index);
+    struct action_value *value = script_test_action(L, index);
     struct action *action = arena_alloc(arena, sizeof(*action));
     if (!action || !value) {
         (void)snprintf(error, size, "%s", value ? "the request's memory is used up" : "not an action");
@@ -236,7 +236,15 @@ struct action *script_read_action(lua_State *L, int index, struct arena *arena, 
     bool ok = true;
     switch (value->kind) {
     case ACTION_FORWARD:
+        if (value->found && script_of(L)->config == config) {
+            action->forward.pool = value->pool;
+            break;
+        }
         ok = action_read_forward(&reader, value, action);
+        if (ok && value->plain && action->forward.other_count == 0 && script_of(L)->config == config) {
+            value->found = true;
+            value->pool = action->forward.pool;
+        }
         break;
     case ACTION_REPLY:
         action->reply.status = value->status;

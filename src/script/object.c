@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Userdata types and checked texts. A type is looked up by a static address in the registry, which costs one pointer
- * hash and no string. Metatables are hidden from Lua by __metatable: that is why the __index functions may trust
- * their first argument. Header names are checked against the framing flags of wire/http.h, so that no script can
+ * Userdata types and checked texts. A type is a static address: the registry holds its metatable under it, and the metatable's first
+ * element is that address again, so that a test costs no hash. Metatables are hidden from Lua by __metatable: that is why the __index
+ * functions may trust their first argument. Header names are checked against the framing flags of wire/http.h, so that no script can
  * touch what delimits a message.
  */
 #include "script/object.h"
@@ -10,7 +10,9 @@
 #include "base/str.h"
 
 void script_object_type(lua_State *L, const void *key, const char *name) {
-    lua_createtable(L, 0, 4);
+    lua_createtable(L, 1, 4);
+    lua_pushlightuserdata(L, (void *)(uintptr_t)key);
+    lua_rawseti(L, -2, 1);
     lua_pushstring(L, name);
     lua_setfield(L, -2, "__name");
     lua_pushstring(L, name);
@@ -23,8 +25,8 @@ void *script_object_test(lua_State *L, int index, const void *key) {
     void *object = lua_touserdata(L, index);
     if (!object || !lua_getmetatable(L, index)) /* light userdata have no metatable here */
         return NULL;
-    lua_rawgetp(L, LUA_REGISTRYINDEX, key);
-    bool same = lua_rawequal(L, -1, -2);
+    lua_rawgeti(L, -1, 1);
+    bool same = lua_touserdata(L, -1) == key;
     lua_pop(L, 2);
     return same ? object : NULL;
 }
