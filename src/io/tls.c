@@ -35,7 +35,7 @@ struct tls {
     int sock_error;   /* errno that ended the socket; sticky, as the kernel reports it once */
     bool fin : 1;     /* recv() returned 0 */
     bool asked : 1;   /* our BIO told the call under way to come back later */
-    bool drained : 1; /* no read or write can go on without more from the socket */
+    bool drained : 1; /* no read can go on without more from the socket */
     bool broken : 1;  /* a fatal error: OpenSSL must not be asked for anything more */
 };
 
@@ -168,7 +168,6 @@ static enum io tls_result(struct tls *tls) {
          */
         if (!tls->asked)
             break;
-        tls->drained = true;
         return IO_AGAIN;
     case SSL_ERROR_ZERO_RETURN:
         return IO_EOF;
@@ -215,7 +214,12 @@ enum io tls_read(struct tls *tls, void *data, size_t size, size_t *n) {
         return IO_ERROR;
     ERR_clear_error();
     tls->asked = false;
-    return SSL_read_ex(tls->ssl, data, size, n) == 1 ? IO_OK : tls_result(tls);
+    if (SSL_read_ex(tls->ssl, data, size, n) == 1)
+        return IO_OK;
+    enum io result = tls_result(tls);
+    /* Only a read knows: a write that has to wait says nothing of the records that lie inside. */
+    tls->drained = result == IO_AGAIN;
+    return result;
 }
 
 enum io tls_write(struct tls *tls, const void *data, size_t size, size_t *n) {
@@ -246,7 +250,7 @@ void tls_shutdown(struct tls *tls) {
     if (tls->broken || tls->sock_error || !SSL_is_init_finished(tls->ssl))
         return;
     ERR_clear_error();
-    (void)SSL_shutdown(tls->ssl);
+    (void)SSL_shutdown(tls->ssl); /* should the session die of it, the next call is told by `asked` */
     ERR_clear_error();
 }
 

@@ -235,6 +235,33 @@ START_TEST(request_glued_to_the_handshake_is_pending) {
 }
 END_TEST
 
+START_TEST(a_write_that_waits_hides_no_record) {
+    enum { SIZE = 4 << 20 };
+    struct tls_server *server = server_plain();
+    struct duo duo = duo_open(server, "a.example", 0, NULL);
+    char *bulk = calloc(1, SIZE), data[64];
+    size_t n;
+
+    for (int i = 0; i < 3; i++)
+        peer_write(&duo.peer, "record", 6);
+    peer_send(&duo.peer, SIZE_MAX);
+    assert_reads(duo.conn, "record"); /* one recv() took all three */
+    ck_assert(!duo.conn->readable);
+    while (conn_write(duo.conn, bulk, SIZE, &n) == IO_OK) /* the peer reads nothing */
+        ;
+    ck_assert(!duo.conn->writable);
+    for (int left = 2; left > 0; left--) { /* and no event comes until it does */
+        ck_assert(conn_may_read(duo.conn));
+        ck_assert_int_eq(conn_read(duo.conn, data, sizeof data, &n), IO_OK);
+        ck_assert_uint_eq(n, 6);
+    }
+    ck_assert(!conn_may_read(duo.conn));
+    free(bulk);
+    duo_close(&duo);
+    tls_server_free(&server);
+}
+END_TEST
+
 START_TEST(no_system_call_while_a_flag_is_clear) {
     struct tls_server *server = server_plain();
     struct duo duo = duo_open(server, "a.example", 0, NULL);
@@ -383,6 +410,7 @@ static Suite *suite(void) {
     tcase_add_test(c, pending_data_is_served_without_an_event);
     tcase_add_test(c, records_cut_at_every_byte_do_not_spin);
     tcase_add_test(c, request_glued_to_the_handshake_is_pending);
+    tcase_add_test(c, a_write_that_waits_hides_no_record);
     tcase_add_test(c, no_system_call_while_a_flag_is_clear);
     tcase_add_loop_test(c, writes_are_retried_from_a_moved_buffer, 0, 2);
     tcase_add_test(c, bulk_both_ways_between_our_conns);
