@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Finds a gateway that spins: a thread that wants over 80% of a processor for 1 s while nothing gets on.
 
-One light thread looks at every running gateway twice a second: the time its threads ran, and waited to run, so that a busy machine
-hides nothing. Only when one was busy for a second is its progress taken (bytes through its TCP sockets, which sockets there are,
-log lines), and compared after another second of the same. The end of a test looks once more, when nothing should run at all.
+One light thread looks at every running gateway ten times a second: which of its threads run or wait for a processor, and how long each has
+run. So a busy machine hides nothing: a second in which a thread wanted on at nearly every look is made longer until it has had its share to
+show what it does with it. Only after such a second is the progress taken (bytes through its TCP sockets, which sockets there are, log
+lines), and compared after another of the same. The end of a test looks once more, when nothing should run at all.
 """
 
 import os
@@ -14,31 +15,59 @@ import time
 
 SHARE = 0.8
 WINDOW_S = 1.0
-LOOK_S = 0.5
+LOOK_S = 0.1
+LOOKS = 8         # of a second, at least: fewer say nothing
+RAN_S = 0.1       # what a thread must have had of a processor before it is judged
 EVENTS = 10       # sockets, lines: fewer than this in a busy second, and
 BYTES = 4096      # fewer bytes than this, is no progress
-REST_S = 0.03     # how long the end of a test looks for a thread that runs on
+REST_LOOK_S, REST_LOOKS = 0.01, 3  # the end of a test looks so often for a thread that runs on
+STARVED_S = 60.0  # and no longer than this
 
+TICK = os.sysconf("SC_CLK_TCK")
 SOCK_DIAG, DUMP, DONE, INFO = 20, 0x301, 3, 2  # linux/sock_diag.h, netlink.h, inet_diag.h
 
 
 def threads(pid):
-    """{thread: (seconds on a processor, seconds it waited for one)}"""
+    """{thread: (it runs or waits for a processor, seconds it ran)}"""
     found = {}
     try:
         for name in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{name}/schedstat") as file:
-                ran, waited = file.read().split()[:2]
-            found[name] = (int(ran) / 1e9, int(waited) / 1e9)
+            with open(f"/proc/{pid}/task/{name}/stat") as file:
+                fields = file.read().rsplit(")", 1)[1].split()
+            found[name] = (fields[0] == "R", (int(fields[11]) + int(fields[12])) / TICK)
     except (FileNotFoundError, ProcessLookupError):
         pass  # it ended, or one of its threads did
     return found
 
 
-def busy(before, after, seconds):
-    """The threads that wanted more than SHARE of this time, and got some of it."""
-    return {name for name, (ran, waited) in after.items() if name in before and
-            ran + waited - sum(before[name]) > SHARE * seconds and ran - before[name][0] > 0.1 * seconds}
+class Window:
+    """What a process's threads want from now on."""
+
+    def __init__(self, pid):
+        self.pid, self.begun, self.looks = pid, time.monotonic(), 0
+        self.first = self.last = threads(pid)
+        self.wanted = dict.fromkeys(self.first, 0)
+
+    def look(self):
+        self.looks += 1
+        self.last = threads(self.pid)
+        for name, (wants, _) in self.last.items():
+            if wants and name in self.wanted:
+                self.wanted[name] += 1
+
+    def seconds(self):
+        return time.monotonic() - self.begun
+
+    def ran(self, name):
+        return self.last[name][1] - self.first[name][1]
+
+    def running(self):
+        """The threads that wanted a processor nearly all the time."""
+        return {name for name, times in self.wanted.items() if name in self.last and times > SHARE * self.looks}
+
+    def over(self):
+        """Long enough, and each that wanted a processor has had some of it."""
+        return self.seconds() >= WINDOW_S and self.looks >= LOOKS and all(self.ran(name) >= RAN_S for name in self.running())
 
 
 def tcp_bytes(pid):
@@ -81,7 +110,7 @@ def tcp_info_bytes(attributes):
 
 class Watched:
     def __init__(self, gateway):
-        self.gateway, self.at, self.threads, self.progress = gateway, time.monotonic(), threads(gateway.pid), None
+        self.gateway, self.window, self.progress, self.windows = gateway, Window(gateway.pid), None, 0
 
     def take_progress(self):
         """Sockets with their bytes, and lines."""
@@ -95,17 +124,18 @@ class Watched:
 
     def look(self):
         """None, or what is wrong; to be called again and again."""
-        now = time.monotonic()
-        if now - self.at < WINDOW_S:
+        window = self.window
+        window.look()
+        if not window.over():
             return None
-        seen = threads(self.gateway.pid)
-        running = busy(self.threads, seen, now - self.at)
+        running = window.running()
         progress = self.take_progress() if running else None
         wrong = None
         if progress is not None and self.progress is not None and self.stuck(progress):
-            spent = {name: f"{seen[name][0] - self.threads[name][0]:.2f}" for name in sorted(running)}
-            wrong = f"spins: in {now - self.at:.2f} s threads ran for {spent} s, and nothing got on"
-        self.at, self.threads, self.progress = now, seen, progress
+            spent = {name: f"{window.ran(name):.2f}" for name in sorted(running)}
+            wrong = f"spins: in {window.seconds():.2f} s threads ran for {spent} s, and nothing got on"
+        self.window, self.progress = Window(self.gateway.pid), progress
+        self.windows += 1
         return wrong
 
 
@@ -137,15 +167,16 @@ class Detector:
                     self.found.append(wrong)
 
     def at_rest(self, gateway):
-        """For a gateway with nothing to do: a thread that runs all of a moment is watched for a second."""
-        for wait in (REST_S, WINDOW_S):
-            begun, before = time.monotonic(), threads(gateway.pid)
-            time.sleep(wait)
-            after = threads(gateway.pid)
-            running = busy(before, after, time.monotonic() - begun)
-            if not running:
+        """For a gateway with nothing to do: a thread that wants on all of a moment is watched until that is certain."""
+        window = Window(gateway.pid)
+        while True:
+            time.sleep(REST_LOOK_S)
+            window.look()
+            running = window.running()
+            if not running and window.looks >= REST_LOOKS:
                 return
-        raise AssertionError(f"spins: nothing to do, and threads {sorted(running)} ran all of {wait} s")
+            if running and (window.over() or window.seconds() > STARVED_S):
+                raise AssertionError(f"spins: nothing to do, and threads {sorted(running)} ran all of {window.seconds():.2f} s")
 
     def take(self):
         found, self.found = self.found, []

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Slow and hostile peers (requirements D22-D24, D27): what they cost, and what honest clients notice of them.
 
-Processor time is the gateway's own (/proc/PID/task/*/schedstat), so that tests side by side do not count. Each attack lasts a few seconds.
+Processor time is the gateway's own (its clock), so that tests side by side do not count. Each attack lasts a few seconds.
 """
 
 import contextlib
@@ -514,14 +514,14 @@ def test_the_spin_detector(tmp_path, text, spins):
     (tmp_path / "none.lua").touch()
     program, own = Program(text, tmp_path / "none.lua"), spin.Detector()
     try:
-        time.sleep(0.3)
         own.watch(program)
+        watched = own.watched[0]
         if spins:
-            wait_for(lambda: own.found, 10, "a spin found")
+            wait_for(lambda: own.found, 90, "a spin found")
             with pytest.raises(AssertionError, match="spins"):
                 own.at_rest(program)
         else:
-            time.sleep(3)
+            wait_for(lambda: watched.windows >= 4, 90, "four windows")
             assert own.take() == []
     finally:
         program.proc.kill()
