@@ -16,6 +16,7 @@ from gateway import forwarding, free_port, wait_for
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+LONG_S = 90  # seconds, for a busy machine
 LAST = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 SAY = '''route "say" { function(req)
   return reply(200, req.client .. " " .. req.peer, { ["x-tls"] = req.tls and req.tls.version or "none" }) end }\n'''
@@ -64,15 +65,15 @@ def test_address_follows_the_header(start, header, client):
 
 @pytest.mark.parametrize("header", [V1, V2], ids=["v1", "v2"])
 def test_cut_at_every_byte(start, header):
-    gateway = start(saying())
+    gateway = start(saying(f'proxy_protocol_from = "127.0.0.1", header_timeout = "{LONG_S}s"'))  # a busy machine makes each pause longer
     data = header + LAST
     for cut in range(1, len(header) + 3):
-        with raw.connect(gateway.port()) as s:
+        with raw.connect(gateway.port(), timeout=LONG_S) as s:
             s.sendall(data[:cut])
             time.sleep(0.002)
             s.sendall(data[cut:])
             assert raw.Response(s).body == b"192.0.2.7 192.0.2.7", cut
-    with raw.connect(gateway.port()) as s:
+    with raw.connect(gateway.port(), timeout=LONG_S) as s:
         for at in range(len(data)):
             s.sendall(data[at:at + 1])
             time.sleep(0.001)
