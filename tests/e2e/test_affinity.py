@@ -187,7 +187,8 @@ def test_a_failed_connect_moves_the_client(start, origin):
     a.stop()
     response = ask(gateway, cookies["a"])
     assert response.status == 200 and response.get("x-origin") == "b" and cookie_of(response) == cookies["b"]
-    gateway.wait_access(affinity="moved", retries=1)
+    # On a busy machine the end of a kept connection may come late: then that one is tried first.
+    assert gateway.wait_access(affinity="moved")[0]["retries"] in (1, 2)
 
 
 def test_weight_0_and_a_full_server_are_left(start, origin):
