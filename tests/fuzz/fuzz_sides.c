@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * fuzz_sides: the two-sided state-machine fuzzer. One real worker (client_h1, request, exchange, tunnel, idle, queue, loop, conn) runs on this
- * thread over sockets and a clock in memory (kernel.c); the input is a list of events of clients, servers and timers (sides.c).
+ * thread over sockets and a clock in memory (tests/memory); the input is a list of events of clients, servers and timers (sides.c).
  * Invariants: no leak, no spin, no byte lost, doubled or mixed up, every request ends with one cause, counters reconcile, and when
  * both sides do all they can, everything is answered without a timer's help.
  */

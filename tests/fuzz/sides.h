@@ -7,7 +7,7 @@
 #ifndef MOONGATE_TESTS_FUZZ_SIDES_H
 #define MOONGATE_TESTS_FUZZ_SIDES_H
 
-#include "kernel.h"
+#include "../memory/kernel.h"
 
 #define SIDE_CLIENTS 4
 #define SIDE_SERVERS 24

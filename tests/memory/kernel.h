@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * kernel: sockets, epoll, pipes and a clock in memory, in the place of the system calls of src/io and src/base (ld --wrap), so that a
- * fuzzer owns every event and every millisecond. Descriptors of it begin at KERNEL_BASE; all others go to the real system.
- * A link joins the gateway's descriptor with the far end, which the fuzzer holds: the client of an accepted
- * connection, or the server of one that was connected.
+ * kernel: sockets, epoll, pipes, a clock and chance in memory, in the place of the system calls of src/io and src/base (ld --wrap,
+ * kernel_wrap in Makefile.am), so that a test owns every event and every millisecond. Descriptors of it begin at KERNEL_BASE; all others
+ * go to the real system. A link joins the gateway's descriptor with the far end, which the test holds: the client of an
+ * accepted connection, or the server of one that was connected.
  */
-#ifndef MOONGATE_TESTS_FUZZ_KERNEL_H
-#define MOONGATE_TESTS_FUZZ_KERNEL_H
+#ifndef MOONGATE_TESTS_MEMORY_KERNEL_H
+#define MOONGATE_TESTS_MEMORY_KERNEL_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,6 +18,7 @@
 struct kernel_queue {
     char *data;
     size_t len, cap;
+    size_t size; /* of data's memory, which only grows */
 };
 
 struct kernel_link {
@@ -33,6 +34,7 @@ struct kernel_link {
 
 struct kernel {
     uint64_t now_us;
+    uint64_t calls;     /* system calls that the gateway has made here; a look at the clock is none */
     bool idle;          /* the last epoll_wait() had nothing */
     int idle_ms;        /* and would have waited so long */
     unsigned first;     /* descriptor that epoll_wait() looks at first */

@@ -35,6 +35,13 @@ static struct kernel_slot *kernel_slot(int fd) {
     return fd >= KERNEL_BASE && fd < KERNEL_BASE + KERNEL_MAX ? &kernel_slots[fd - KERNEL_BASE] : NULL;
 }
 
+/* The same for a system call, which is counted. */
+static struct kernel_slot *kernel_called(int fd) {
+    struct kernel_slot *slot = kernel_slot(fd);
+    kernel.calls += slot != NULL;
+    return slot;
+}
+
 static int kernel_fail(int error) {
     errno = error;
     return -1;
@@ -69,7 +76,10 @@ static size_t kernel_push(struct kernel_queue *queue, const char *data, size_t n
         n = room;
     if (n == 0)
         return 0;
-    queue->data = realloc(queue->data, queue->len + n);
+    if (queue->len + n > queue->size) {
+        queue->size = queue->len + n;
+        queue->data = realloc(queue->data, queue->size);
+    }
     memcpy(queue->data + queue->len, data, n);
     queue->len += n;
     return n;
@@ -219,21 +229,32 @@ uint64_t __wrap_clock_us(void) { return kernel.now_us; }
 uint64_t __wrap_clock_ms(void) { return kernel.now_us / 1000; }
 uint64_t __wrap_clock_wall_us(void) { return kernel.now_us + 1700000000000000u; }
 
+/* Chance that is the same in every run. */
+ssize_t __wrap_getrandom(void *data, size_t size, unsigned flags);
+ssize_t __wrap_getrandom(void *data, size_t size, unsigned flags) {
+    (void)flags;
+    kernel.calls++;
+    memset(data, 0x5a, size);
+    return (ssize_t)size;
+}
+
 int __wrap_epoll_create1(int flags);
 int __wrap_epoll_create1(int flags) {
     (void)flags;
+    kernel.calls++;
     return kernel_new(KERNEL_EPOLL);
 }
 
 int __wrap_eventfd(unsigned count, int flags);
 int __wrap_eventfd(unsigned count, int flags) {
     (void)count, (void)flags;
+    kernel.calls++;
     return kernel_new(KERNEL_EVENT);
 }
 
 int __wrap_epoll_ctl(int epoll, int op, int fd, struct epoll_event *event);
 int __wrap_epoll_ctl(int epoll, int op, int fd, struct epoll_event *event) {
-    struct kernel_slot *slot = kernel_slot(fd);
+    struct kernel_slot *slot = kernel_called(fd);
     (void)epoll;
     if (!slot || slot->kind == KERNEL_FREE)
         abort();
@@ -271,6 +292,7 @@ int __wrap_epoll_wait(int epoll, struct epoll_event *events, int max, int timeou
 int __wrap_epoll_wait(int epoll, struct epoll_event *events, int max, int timeout) {
     int count = 0;
     (void)epoll;
+    kernel.calls++;
     for (unsigned i = 0; i < KERNEL_MAX && count < max; i++) {
         struct kernel_slot *slot = &kernel_slots[(i + kernel.first) % KERNEL_MAX];
         if (slot->kind == KERNEL_FREE || !slot->watched)
@@ -291,25 +313,28 @@ int __wrap_epoll_wait(int epoll, struct epoll_event *events, int max, int timeou
 int __wrap_socket(int family, int type, int protocol);
 int __wrap_socket(int family, int type, int protocol) {
     (void)family, (void)type, (void)protocol;
+    kernel.calls++;
     return kernel_once(&kernel.socket_error) ? -1 : kernel_new(KERNEL_SOCKET);
 }
 
 int __wrap_bind(int fd, const struct sockaddr *addr, socklen_t len);
 int __wrap_bind(int fd, const struct sockaddr *addr, socklen_t len) {
     (void)fd, (void)addr, (void)len;
+    kernel.calls++;
     return 0;
 }
 
 int __wrap_listen(int fd, int backlog);
 int __wrap_listen(int fd, int backlog) {
     (void)backlog;
-    kernel_slot(fd)->kind = KERNEL_LISTENER;
+    kernel_called(fd)->kind = KERNEL_LISTENER;
     return 0;
 }
 
 int __wrap_connect(int fd, const struct sockaddr *addr, socklen_t len);
 int __wrap_connect(int fd, const struct sockaddr *addr, socklen_t len) {
     (void)addr, (void)len;
+    kernel.calls++;
     if (kernel_once(&kernel.connect_error))
         return -1;
     struct kernel_link *link = kernel_link_new(1);
@@ -324,6 +349,7 @@ int __wrap_accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags) {
     struct kernel_link *link = kernel.backlog;
     struct sockaddr_in from = {.sin_family = AF_INET, .sin_port = 1000, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     (void)fd, (void)flags;
+    kernel.calls++;
     if (!link)
         return kernel_fail(EAGAIN);
     if (kernel_once(&kernel.accept_error))
@@ -360,7 +386,7 @@ static ssize_t kernel_readable(struct kernel_link *link, size_t size) {
 }
 
 KERNEL_WRAP(ssize_t, recv, int fd, void *data, size_t size, int flags) {
-    struct kernel_slot *slot = kernel_slot(fd);
+    struct kernel_slot *slot = kernel_called(fd);
     if (!slot)
         return __real_recv(fd, data, size, flags);
     if (!slot->link)
@@ -394,12 +420,12 @@ static ssize_t kernel_write(struct kernel_slot *slot, const char *data, size_t n
 }
 
 KERNEL_WRAP(ssize_t, send, int fd, const void *data, size_t size, int flags) {
-    struct kernel_slot *slot = kernel_slot(fd);
+    struct kernel_slot *slot = kernel_called(fd);
     return slot ? kernel_write(slot, data, size) : __real_send(fd, data, size, flags);
 }
 
 KERNEL_WRAP(ssize_t, sendmsg, int fd, const struct msghdr *message, int flags) {
-    struct kernel_slot *slot = kernel_slot(fd);
+    struct kernel_slot *slot = kernel_called(fd);
     ssize_t total = 0;
     if (!slot)
         return __real_sendmsg(fd, message, flags);
@@ -418,7 +444,7 @@ KERNEL_WRAP(ssize_t, sendmsg, int fd, const struct msghdr *message, int flags) {
 }
 
 KERNEL_WRAP(ssize_t, read, int fd, void *data, size_t size) {
-    struct kernel_slot *slot = kernel_slot(fd);
+    struct kernel_slot *slot = kernel_called(fd);
     if (!slot)
         return __real_read(fd, data, size);
     if (slot->count == 0)
@@ -429,7 +455,7 @@ KERNEL_WRAP(ssize_t, read, int fd, void *data, size_t size) {
 }
 
 KERNEL_WRAP(ssize_t, write, int fd, const void *data, size_t size) {
-    struct kernel_slot *slot = kernel_slot(fd);
+    struct kernel_slot *slot = kernel_called(fd);
     if (!slot)
         return __real_write(fd, data, size);
     slot->count++;
@@ -437,7 +463,7 @@ KERNEL_WRAP(ssize_t, write, int fd, const void *data, size_t size) {
 }
 
 KERNEL_WRAP(int, shutdown, int fd, int how) {
-    struct kernel_slot *slot = kernel_slot(fd);
+    struct kernel_slot *slot = kernel_called(fd);
     if (!slot)
         return __real_shutdown(fd, how);
     if (slot->link && how != SHUT_RD && !slot->link->near_fin) {
@@ -458,7 +484,7 @@ static void kernel_close_link(struct kernel_link *link) {
 }
 
 KERNEL_WRAP(int, close, int fd) {
-    struct kernel_slot *slot = kernel_slot(fd);
+    struct kernel_slot *slot = kernel_called(fd);
     if (!slot)
         return __real_close(fd);
     if (slot->kind == KERNEL_FREE)
@@ -476,7 +502,7 @@ KERNEL_WRAP(int, close, int fd) {
 }
 
 KERNEL_WRAP(int, setsockopt, int fd, int level, int option, const void *value, socklen_t len) {
-    struct kernel_slot *slot = kernel_slot(fd);
+    struct kernel_slot *slot = kernel_called(fd);
     if (!slot)
         return __real_setsockopt(fd, level, option, value, len);
     if (slot->link && level == SOL_SOCKET && option == SO_LINGER)
@@ -485,7 +511,7 @@ KERNEL_WRAP(int, setsockopt, int fd, int level, int option, const void *value, s
 }
 
 KERNEL_WRAP(int, getsockopt, int fd, int level, int option, void *value, socklen_t *len) {
-    struct kernel_slot *slot = kernel_slot(fd);
+    struct kernel_slot *slot = kernel_called(fd);
     if (!slot)
         return __real_getsockopt(fd, level, option, value, len);
     int error = slot->link ? slot->link->error : 0;
@@ -499,6 +525,7 @@ int __wrap_getsockname(int fd, struct sockaddr *addr, socklen_t *len);
 int __wrap_getsockname(int fd, struct sockaddr *addr, socklen_t *len) {
     struct sockaddr_in name = {.sin_family = AF_INET, .sin_port = 2000, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     (void)fd;
+    kernel.calls++;
     memcpy(addr, &name, sizeof name);
     *len = sizeof name;
     return 0;
@@ -508,6 +535,7 @@ int __wrap_pipe2(int ends[2], int flags);
 int __wrap_pipe2(int ends[2], int flags) {
     struct kernel_queue *queue = calloc(1, sizeof *queue);
     (void)flags;
+    kernel.calls++;
     queue->cap = KERNEL_PIPE;
     for (int i = 0; i < 2; i++) {
         ends[i] = kernel_new(KERNEL_PIPE_END);
@@ -525,13 +553,14 @@ int __wrap_fcntl(int fd, int command, ...) {
     va_start(args, command);
     void *value = va_arg(args, void *);
     va_end(args);
-    return kernel_slot(fd) ? 0 : __real_fcntl(fd, command, value);
+    return kernel_called(fd) ? 0 : __real_fcntl(fd, command, value);
 }
 
 ssize_t __wrap_splice(int in, off64_t *in_at, int out, off64_t *out_at, size_t size, unsigned flags);
 ssize_t __wrap_splice(int in, off64_t *in_at, int out, off64_t *out_at, size_t size, unsigned flags) {
     struct kernel_slot *from = kernel_slot(in), *to = kernel_slot(out);
     (void)in_at, (void)out_at, (void)flags;
+    kernel.calls++;
     if (from->pipe) {
         size_t n = size < from->pipe->len ? size : from->pipe->len;
         ssize_t sent = kernel_write(to, from->pipe->data, n);
