@@ -228,3 +228,31 @@ class Load:
         if self.process.wait(20) != 0:
             raise Failure("wsload failed")
         self.field.processes.remove(self.process)
+
+
+class Idlers:
+    """HTTP clients that are kept alive behind one request each."""
+
+    def __init__(self, port, count, path):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < count + 100:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, count + 1000), hard))
+        self.sockets = []
+        for _ in range(count):
+            s = socket.create_connection(("127.0.0.1", port), 10)
+            self.sockets.append(s)
+            s.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            got = b""
+            while b"\r\n\r\n" not in got or len(got.split(b"\r\n\r\n", 1)[1]) < length_of(got):
+                more = s.recv(65536)
+                if not more:
+                    raise Failure("an idle client was closed")
+                got += more
+
+    def close(self):
+        for s in self.sockets:
+            s.close()
+
+
+def length_of(head):
+    return int(re.search(rb"\r\ncontent-length: *(\d+)", head, re.I).group(1))
