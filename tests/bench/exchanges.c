@@ -97,6 +97,7 @@ static void stage_free_load(void *load) {
 }
 
 static void stage_open(const char *file) {
+    kernel.prompt = true; /* the server is 127.0.0.1, as in compare */
     stage.load = script_load_file(file, stage_report, NULL);
     if (!stage.load)
         stage_fail("the configuration is refused");

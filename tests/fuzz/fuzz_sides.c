@@ -76,6 +76,7 @@ static void fuzz_configure(uint8_t bits) {
     fuzz.pool.probe.kind = CONFIG_PROBE_NONE;
     fuzz.pool.keepalive = bits & 2 ? 0 : 4;
     fuzz.pool.retries = bits & 4 ? 0 : 2;
+    kernel.prompt = bits & 64;
     fuzz.pool.tunnel_max_age_ms = bits & 8 ? 20000 : 0;
     fuzz.pool.tunnel_idle_timeout_ms = 10000;
     fuzz.pool.half_close_timeout_ms = 2000;

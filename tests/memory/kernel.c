@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #define KERNEL_PIPE 65536
+#define KERNEL_PROMPT 65536 /* bytes each way before the server takes a connection that was made at once */
 
 enum kernel_kind { KERNEL_FREE, KERNEL_EPOLL, KERNEL_EVENT, KERNEL_LISTENER, KERNEL_SOCKET, KERNEL_PIPE_END };
 
@@ -153,6 +154,7 @@ bool kernel_refuse(int error) {
     link->far_closed = link->far_fin = link->far_reset = true;
     link->error = error;
     kernel_edge(link);
+    kernel_link_end(link); /* a prompt one may have been closed before */
     return true;
 }
 
@@ -337,8 +339,9 @@ int __wrap_connect(int fd, const struct sockaddr *addr, socklen_t len) {
     kernel.calls++;
     if (kernel_once(&kernel.connect_error))
         return -1;
-    struct kernel_link *link = kernel_link_new(1);
+    struct kernel_link *link = kernel_link_new(kernel.prompt ? KERNEL_PROMPT : 1);
     link->fd = fd;
+    link->waiting = !kernel.prompt;
     kernel_slot(fd)->link = link;
     kernel_append(&kernel.dialed, link);
     return kernel_fail(EINPROGRESS);

@@ -38,6 +38,7 @@ struct kernel {
     bool idle;          /* the last epoll_wait() had nothing */
     int idle_ms;        /* and would have waited so long */
     unsigned first;     /* descriptor that epoll_wait() looks at first */
+    bool prompt;        /* connect() makes the connection at once, though it says EINPROGRESS: as to the same host */
     size_t read_max;    /* a recv() or splice() gives at most so many bytes; 0: all */
     int accept_error, connect_error, socket_error, add_error; /* errno of the next such call, once */
     struct kernel_link *backlog, *dialed; /* oldest first */
@@ -48,7 +49,7 @@ extern struct kernel kernel;
 void kernel_end(void);
 /* A client connects; NULL when nobody listens. */
 struct kernel_link *kernel_dial(size_t cap);
-/* The server takes the oldest connect() (NULL: there is none), or refuses it. */
+/* The server takes the oldest connect() (NULL: there is none), or refuses it (a prompt one: resets it). */
 struct kernel_link *kernel_answer(size_t cap);
 bool kernel_refuse(int error);
 /* Far end: bytes taken (0: full, or the gateway has closed), bytes got, the end. */
