@@ -3,6 +3,11 @@
  * Which server is next. Algorithms see one class of servers at a time; the classes are tried in this order: others
  * than backups that were not tried yet; backups not tried yet, when nothing else is live or all of it was tried in
  * vain; then what was tried already. The memory is a worker's own: no lock, no sharing but the servers' atomics.
+ *
+ * So that a pick need not look at every server, the live ones are listed when some server's state has changed
+ * (server_epoch), which is seldom. The subtle thing: the lists hold slots, not servers, since a name's slot may get
+ * another server, and whoever is picked is asked for its state once more: a list that is a moment old costs nothing
+ * but a look.
  */
 #include "upstream/balance.h"
 
@@ -11,23 +16,24 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-static struct server *(*const balance_picks[])(struct balance *, const struct pool_tried *, bool) = {
-    [CONFIG_BALANCE_ROUNDROBIN] = balance_pick_roundrobin, [CONFIG_BALANCE_LEASTCONN] = balance_pick_leastconn,
-    [CONFIG_BALANCE_RANDOM] = balance_pick_random,         [CONFIG_BALANCE_HASH] = balance_pick_hash,
-    [CONFIG_BALANCE_FIRST] = balance_pick_first,
+static const struct balance_algorithm *const balance_algorithms[] = {
+    [CONFIG_BALANCE_ROUNDROBIN] = &balance_roundrobin, [CONFIG_BALANCE_LEASTCONN] = &balance_leastconn,
+    [CONFIG_BALANCE_RANDOM] = &balance_lots,           [CONFIG_BALANCE_HASH] = &balance_hash,
+    [CONFIG_BALANCE_FIRST] = &balance_first,
 };
 
 struct balance *balance_new(const struct pool *pool, unsigned worker, unsigned workers) {
     assert(pool && workers != 0 && worker < workers);
     (void)workers;
-    unsigned count = pool->server_count ? pool->server_count : 1;
     struct balance *balance = mem_alloc(sizeof *balance);
     balance->pool = pool;
+    balance->algorithm = balance_algorithms[pool->config->balance];
+    balance->members = mem_alloc_array(pool->server_count + 1u, sizeof *balance->members);
     balance->next = worker;
-    balance->current = mem_alloc_array(count, sizeof *balance->current);
     balance->random = balance_mix(clock_us() + worker) | 1;
-    balance->pick = balance_picks[pool->config->balance];
-    balance_advance_roundrobin(balance, worker);
+    if (balance->algorithm == &balance_roundrobin)
+        balance_init_roundrobin(balance, worker);
+    balance_make_stale(balance);
     return balance;
 }
 
@@ -36,12 +42,40 @@ void balance_free(struct balance **balance) {
     *balance = NULL;
     if (!b)
         return;
-    mem_free(b->current);
+    if (b->algorithm->free)
+        b->algorithm->free(b);
+    mem_free(b->members);
     mem_free(b);
 }
 
-bool balance_may_pick(const struct balance *balance, unsigned i, const struct pool_tried *tried, bool backup) {
-    struct server *server = balance->pool->servers[i];
+void balance_make_stale(struct balance *balance) { balance->epoch = server_epoch() - 1; }
+
+static void balance_list_side(struct balance *balance, bool backup, struct balance_member *members) {
+    struct balance_side *side = &balance->sides[backup];
+    uint64_t sum = 0;
+    *side = (struct balance_side){.members = members};
+    for (unsigned slot = 0; slot < balance->pool->server_count; slot++) {
+        const struct server *server = balance->pool->servers[slot];
+        if (server->backup != backup || !server_is_live(server))
+            continue;
+        const uint64_t weight = (uint64_t)server->weight * SERVER_RAMP_FULL;
+        sum += weight;
+        members[side->count++] =
+            (struct balance_member){.slot = slot, .weight = weight, .upto = sum, .seed = balance_mix(server->seed)};
+    }
+}
+
+/* The epoch is read first: what changes while the servers are looked at brings them here again. */
+static void balance_renew(struct balance *balance) {
+    balance->epoch = server_epoch();
+    balance_list_side(balance, false, balance->members);
+    balance_list_side(balance, true, balance->members + balance->sides[false].count);
+    if (balance->algorithm->renew)
+        balance->algorithm->renew(balance);
+}
+
+bool balance_may_pick(const struct balance *balance, unsigned slot, const struct pool_tried *tried, bool backup) {
+    struct server *server = balance->pool->servers[slot];
     if (server->backup != backup || !server_is_live(server) || !server_has_room(server))
         return false;
     for (unsigned k = 0; tried && k < tried->count; k++) {
@@ -51,13 +85,17 @@ bool balance_may_pick(const struct balance *balance, unsigned i, const struct po
     return true;
 }
 
-uint64_t balance_weight(const struct balance *balance, unsigned i) {
-    struct server *server = balance->pool->servers[i];
+unsigned balance_ramp(const struct balance *balance, unsigned slot) {
+    return server_ramp(balance->pool->servers[slot], balance->pool->config->slow_start_ms);
+}
+
+uint64_t balance_weight(const struct balance *balance, unsigned slot) {
+    struct server *server = balance->pool->servers[slot];
     return (uint64_t)server->weight * server_ramp(server, balance->pool->config->slow_start_ms);
 }
 
-bool balance_takes_turn(struct balance *balance, unsigned i) {
-    unsigned ramp = server_ramp(balance->pool->servers[i], balance->pool->config->slow_start_ms);
+bool balance_takes_turn(struct balance *balance, unsigned slot) {
+    unsigned ramp = balance_ramp(balance, slot);
     return ramp == SERVER_RAMP_FULL || balance_random(balance) % SERVER_RAMP_FULL < ramp;
 }
 
@@ -74,17 +112,21 @@ uint64_t balance_mix(uint64_t value) {
     return value ^ (value >> 31);
 }
 
+/* Others than backups, then backups; NULL when no side has one. */
+static struct server *balance_pick_sides(struct balance *balance, const struct pool_tried *tried) {
+    struct server *server = NULL;
+    for (unsigned backup = 0; backup < 2 && !server; backup++)
+        if (balance->sides[backup].count > 0)
+            server = balance->algorithm->pick(balance, tried, backup);
+    return server;
+}
+
 struct server *balance_pick(struct balance *balance, const struct pool_tried *tried, uint64_t key) {
     if (tried && tried->count == 0)
         tried = NULL;
+    if (balance->epoch != server_epoch())
+        balance_renew(balance);
     balance->key = balance_mix(key);
-    struct server *server = balance->pick(balance, tried, false);
-    if (!server)
-        server = balance->pick(balance, tried, true);
-    if (!server && tried) {
-        server = balance->pick(balance, NULL, false);
-        if (!server)
-            server = balance->pick(balance, NULL, true);
-    }
-    return server;
+    struct server *server = balance_pick_sides(balance, tried);
+    return server || !tried ? server : balance_pick_sides(balance, NULL);
 }

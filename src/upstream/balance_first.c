@@ -5,16 +5,19 @@
  */
 #include "upstream/balance.h"
 
-struct server *balance_pick_first(struct balance *balance, const struct pool_tried *tried, bool backup) {
-    const struct pool *pool = balance->pool;
+static struct server *balance_pick_first(struct balance *balance, const struct pool_tried *tried, bool backup) {
+    const struct balance_side *side = &balance->sides[backup];
     struct server *otherwise = NULL;
-    for (unsigned i = 0; i < pool->server_count; i++) {
-        if (!balance_may_pick(balance, i, tried, backup))
+    for (unsigned i = 0; i < side->count; i++) {
+        const unsigned slot = side->members[i].slot;
+        if (!balance_may_pick(balance, slot, tried, backup))
             continue;
-        if (balance_takes_turn(balance, i))
-            return pool->servers[i];
+        if (balance_takes_turn(balance, slot))
+            return balance->pool->servers[slot];
         if (!otherwise)
-            otherwise = pool->servers[i];
+            otherwise = balance->pool->servers[slot];
     }
     return otherwise;
 }
+
+const struct balance_algorithm balance_first = {.pick = balance_pick_first};

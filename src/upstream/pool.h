@@ -99,13 +99,13 @@ struct pool_tried {
 
 struct balance;
 
-/* A worker's memory of one pool; offset differs a worker, so that they do not move in step. */
+/* A worker's memory of one pool; it begins elsewhere in each worker, so that they do not move in step. */
 struct balance *balance_new(const struct pool *pool, unsigned worker, unsigned workers);
 void balance_free(struct balance **balance);
 /*
  * The next server that is up, backups only when no other is; NULL when none is live. Servers in tried are avoided
  * while another is live: then backups come before what was tried. tried may be NULL. key: what balance = "hash" keeps
- * together, a hash of any quality. O(servers).
+ * together, a hash of any quality. What it costs with many servers is told in balance.h.
  */
 struct server *balance_pick(struct balance *balance, const struct pool_tried *tried, uint64_t key);
 

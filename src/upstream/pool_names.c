@@ -67,6 +67,7 @@ static void pool_put(struct pool *pool, struct pool_name *name, unsigned slot, s
     name->count += pool_slot_is_used(name, server);
     name->count -= pool_slot_is_used(name, pool->servers[name->first + slot]);
     atomic_store(&pool->servers[name->first + slot], server);
+    server_bump_epoch();
 }
 
 /* False: no slot is free. */

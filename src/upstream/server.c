@@ -13,6 +13,12 @@
 #include "base/mem.h"
 #include "base/str.h"
 
+static _Atomic(unsigned) server_epoch_now;
+
+unsigned server_epoch(void) { return atomic_load_explicit(&server_epoch_now, memory_order_acquire); }
+
+void server_bump_epoch(void) { atomic_fetch_add_explicit(&server_epoch_now, 1, memory_order_release); }
+
 static uint64_t server_identity(const char *host, const char *address) {
     uint64_t hash = str_hash(span_of(address));
     return (hash ^ (hash >> 29)) * 0x9e3779b97f4a7c15ull + str_hash(span_of(host));
@@ -106,7 +112,10 @@ bool server_set_state(struct server *server, enum server_state state) {
     bool returns = state == SERVER_UP && (before == SERVER_DOWN || (before == SERVER_UNKNOWN && server->late));
     if (returns) /* before the state: whoever sees it up sees the ramp */
         atomic_store_explicit(&server->returned_ms, clock_ms(), memory_order_relaxed);
-    return atomic_exchange_explicit(&server->state, (int)state, memory_order_acq_rel) != (int)state;
+    if (atomic_exchange_explicit(&server->state, (int)state, memory_order_acq_rel) == (int)state)
+        return false;
+    server_bump_epoch();
+    return true;
 }
 
 unsigned server_ramp(struct server *server, uint32_t slow_start_ms) {

@@ -60,6 +60,12 @@ enum server_state server_state(const struct server *server);
 const char *server_state_name(enum server_state state);
 /* Control thread only (or before threads exist). True when it changed. */
 bool server_set_state(struct server *server, enum server_state state);
+/*
+ * Grows with each change of a server's state and of who is in a pool: what a thread remembers of servers is good as long
+ * as it has not moved. server_bump_epoch() comes after the change.
+ */
+unsigned server_epoch(void);
+void server_bump_epoch(void);
 #define SERVER_RAMP_FULL 256
 /*
  * How much of its weight it has, of SERVER_RAMP_FULL: all, but after its return growing over slow_start_ms (0: at

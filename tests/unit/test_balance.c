@@ -54,6 +54,16 @@ static const char *picks(struct balance *balance, unsigned n) {
     return text;
 }
 
+/* How often each server is picked, every pick with a key of its own. */
+static void count_picks(struct balance *balance, unsigned picks_made, unsigned *counts) {
+    memset(counts, 0, SERVERS * sizeof *counts);
+    for (unsigned n = 0; n < picks_made; n++) {
+        struct server *server = balance_pick(balance, NULL, n);
+        for (unsigned k = 0; k < pool->server_count; k++)
+            counts[k] += pool->servers[k] == server;
+    }
+}
+
 START_TEST(test_balance_roundrobin_is_smooth) {
     setup(CONFIG_BALANCE_ROUNDROBIN, 3);
     servers[0].weight = 5;
@@ -126,6 +136,115 @@ START_TEST(test_balance_avoids_what_was_tried) {
 }
 END_TEST
 
+/* Smooth weighted round-robin the long way: every live server grows by its weight, the highest pays the sum. */
+static struct server *pick_long_way(int64_t *current, bool backup) {
+    int64_t total = 0;
+    unsigned best = SERVERS;
+    for (unsigned k = 0; k < pool->server_count; k++) {
+        const struct server *server = pool->servers[k];
+        if (!server_is_live(server) || server->backup != backup)
+            continue;
+        current[k] += (int64_t)server->weight * SERVER_RAMP_FULL;
+        total += (int64_t)server->weight * SERVER_RAMP_FULL;
+        if (best == SERVERS || current[k] > current[best])
+            best = k;
+    }
+    if (best == SERVERS)
+        return NULL;
+    current[best] -= total;
+    return pool->servers[best];
+}
+
+static const unsigned weights[][SERVERS] = {
+    {1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, {5, 1, 1, 5, 2, 2, 7, 1, 3, 1},
+    {1, 2, 3, 4, 5, 6, 7, 8, 9, 1000}, {UINT32_MAX, UINT32_MAX, 1, UINT32_MAX, 7, UINT32_MAX, 7, 7, UINT32_MAX, 1},
+};
+
+/* The last one's payments outgrow a key several times. */
+START_TEST(test_balance_roundrobin_as_the_long_way) {
+    setup(CONFIG_BALANCE_ROUNDROBIN, SERVERS);
+    for (unsigned k = 0; k < SERVERS; k++) {
+        servers[k].weight = weights[_i][k];
+        servers[k].backup = k == 4 || k == 6 || k == 8;
+    }
+    config.slow_start_ms = 0;
+    open_pool();
+    struct balance *balance = balance_new(pool, 0, 1);
+    int64_t current[SERVERS] = {0};
+    uint64_t chance = 1;
+    for (unsigned step = 0; step < 400000; step++) {
+        chance = chance * 6364136223846793005u + 1442695040888963407u;
+        if (step < 100000 && chance >> 59 == 0) /* sometimes all of one kind are down, or all */
+            server_set_state(pool->servers[(chance >> 40) % SERVERS], chance >> 20 & 1 ? SERVER_UP : SERVER_DOWN);
+        struct server *expected = pick_long_way(current, false);
+        if (!expected)
+            expected = pick_long_way(current, true);
+        if (balance_pick(balance, NULL, 0) != expected) /* each ck_assert() is a write to a file */
+            ck_abort_msg("pick %u is another", step);
+    }
+    balance_free(&balance);
+    pool_free(&pool);
+}
+END_TEST
+
+/* A retry passes over what was tried, as if it were not there: neither does it grow meanwhile. */
+START_TEST(test_balance_roundrobin_retries) {
+    setup(CONFIG_BALANCE_ROUNDROBIN, 2);
+    open_pool();
+    struct balance *balance = balance_new(pool, 0, 1);
+    struct pool_tried tried = {.list = {pool->servers[0]}, .count = 1};
+    unsigned first = 0;
+    for (unsigned n = 0; n < 100; n++) {
+        if (balance_pick(balance, NULL, 0) != pool->servers[0])
+            continue;
+        first++;
+        ck_assert_ptr_eq(balance_pick(balance, &tried, 0), pool->servers[1]);
+    }
+    ck_assert_uint_eq(first, 50); /* a server that fails has its share of first tries, not all of them */
+    balance_free(&balance);
+    pool_free(&pool);
+}
+END_TEST
+
+/* Who is full is passed over, and has nothing to catch up on afterwards but one turn. */
+START_TEST(test_balance_skips_full_servers) {
+    setup((enum config_balance)_i, 6);
+    servers[1].max_connections = servers[2].max_connections = 1;
+    servers[2].weight = 4;
+    config.slow_start_ms = 0;
+    config.hash_bound = 0;
+    open_pool();
+    struct balance *balance = balance_new(pool, 0, 1);
+    struct pool_tried tried = {.list = {pool->servers[0]}, .count = 1};
+    unsigned counts[SERVERS];
+    ck_assert(server_enter(pool->servers[1]) && server_enter(pool->servers[2]));
+    count_picks(balance, 600, counts);
+    ck_assert_uint_eq(counts[1] + counts[2], 0);
+    for (unsigned n = 0; n < 100; n++) {
+        struct server *server = balance_pick(balance, &tried, n);
+        ck_assert(server != pool->servers[0] && server != pool->servers[1] && server != pool->servers[2]);
+    }
+    server_leave(pool->servers[2]);
+    count_picks(balance, 600, counts); /* 1:-:4:1:1:1 */
+    ck_assert_uint_eq(counts[1], 0);
+    if (_i == CONFIG_BALANCE_ROUNDROBIN) {
+        for (unsigned k = 0; k < 6; k++)
+            ck_assert_int_le(abs((int)counts[k] - (k == 1 ? 0 : k == 2 ? 300 : 75)), 3);
+    } else if (_i == CONFIG_BALANCE_RANDOM || _i == CONFIG_BALANCE_HASH) {
+        ck_assert_uint_gt(counts[2], 200);
+    }
+    server_leave(pool->servers[1]);
+    count_picks(balance, 900, counts); /* 1:1:4:1:1:1 */
+    if (_i == CONFIG_BALANCE_ROUNDROBIN)
+        for (unsigned k = 0; k < 6; k++)
+            ck_assert_int_le(abs((int)counts[k] - (k == 2 ? 400 : 100)), 3);
+    else if (_i != CONFIG_BALANCE_FIRST)
+        ck_assert_uint_gt(counts[1], 50);
+    balance_free(&balance);
+    pool_free(&pool);
+}
+END_TEST
+
 START_TEST(test_balance_leastconn) {
     setup(CONFIG_BALANCE_LEASTCONN, 3);
     servers[1].weight = 2;
@@ -155,16 +274,6 @@ START_TEST(test_balance_no_servers) {
     pool_free(&pool);
 }
 END_TEST
-
-/* How often each server is picked, every pick with a key of its own. */
-static void count_picks(struct balance *balance, unsigned picks_made, unsigned *counts) {
-    memset(counts, 0, SERVERS * sizeof *counts);
-    for (unsigned n = 0; n < picks_made; n++) {
-        struct server *server = balance_pick(balance, NULL, n);
-        for (unsigned k = 0; k < pool->server_count; k++)
-            counts[k] += pool->servers[k] == server;
-    }
-}
 
 /* Down, and up again ago_ms before now. */
 static void come_back(struct server *server, uint64_t ago_ms) {
@@ -382,6 +491,9 @@ int main(void) {
     tcase_add_test(tests, test_balance_skips_what_is_not_live);
     tcase_add_loop_test(tests, test_balance_backups_come_last, 0, CONFIG_BALANCE_FIRST + 1);
     tcase_add_loop_test(tests, test_balance_avoids_what_was_tried, 0, CONFIG_BALANCE_FIRST + 1);
+    tcase_add_loop_test(tests, test_balance_roundrobin_as_the_long_way, 0, (int)(sizeof weights / sizeof weights[0]));
+    tcase_add_test(tests, test_balance_roundrobin_retries);
+    tcase_add_loop_test(tests, test_balance_skips_full_servers, 0, CONFIG_BALANCE_FIRST + 1);
     tcase_add_test(tests, test_balance_leastconn);
     tcase_add_loop_test(tests, test_balance_no_servers, 0, CONFIG_BALANCE_FIRST + 1);
     tcase_add_loop_test(tests, test_balance_slow_start, 0, CONFIG_BALANCE_FIRST + 1);

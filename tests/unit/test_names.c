@@ -169,6 +169,29 @@ START_TEST(test_names_come_and_go) {
 }
 END_TEST
 
+/* What a worker remembers of a pool follows the answers. */
+START_TEST(test_names_are_picked) {
+    static const char *const one[] = {"127.0.0.1"}, *const two[] = {"127.0.0.2"};
+    struct resolve_address list[1];
+    setup();
+    config.balance = (enum config_balance)_i;
+    servers[0].weight = 0;
+    config.slow_start_ms = 0;
+    pool = make_pool();
+    struct balance *balance = balance_new(pool, 0, 1);
+    ck_assert_ptr_null(balance_pick(balance, NULL, 0));
+    struct resolve_answer answer = answer_of(list, 1, one);
+    update(&answer);
+    ck_assert_str_eq(balance_pick(balance, NULL, 0)->name, "web.test:80(127.0.0.1)");
+    answer = answer_of(list, 1, two);
+    update(&answer);
+    for (unsigned n = 0; n < 3; n++)
+        ck_assert_str_eq(balance_pick(balance, NULL, n)->name, "web.test:80(127.0.0.2)");
+    balance_free(&balance);
+    teardown();
+}
+END_TEST
+
 START_TEST(test_names_srv) {
     setup();
     servers[1].srv = true;
@@ -309,6 +332,7 @@ int main(void) {
     tcase_add_test(tests, test_names_no_answer);
     tcase_add_test(tests, test_names_come_and_go);
     tcase_add_test(tests, test_names_srv);
+    tcase_add_loop_test(tests, test_names_are_picked, 0, CONFIG_BALANCE_FIRST + 1);
     tcase_add_test(tests, test_names_more_than_there_is_room_for);
     tcase_add_loop_test(tests, test_names_taken_over, 0, 2);
     tcase_add_test(tests, test_names_asked_again);
