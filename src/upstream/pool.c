@@ -186,11 +186,19 @@ bool pool_has_live(const struct pool *pool) {
     return false;
 }
 
+/* Digits of a hash: of two values that differ, the first eight nearly always do, and those are one comparison. */
+static bool pool_same_affinity(const struct server *server, const char *value) {
+    uint64_t ours, theirs;
+    memcpy(&ours, server->affinity, sizeof ours);
+    memcpy(&theirs, value, sizeof theirs);
+    return ours == theirs && memcmp(server->affinity, value, AFFINITY_VALUE_SIZE - 1) == 0;
+}
+
 unsigned pool_find_affinity(const struct pool *pool, struct span value) {
     struct span one;
     while (pool->config->affinity.cookie && affinity_next(&value, &one)) {
         for (unsigned i = 0; i < pool->server_count; i++) {
-            if (span_equal(span_of(pool->servers[i]->affinity), one))
+            if (pool_same_affinity(pool->servers[i], one.p))
                 return i;
         }
     }
