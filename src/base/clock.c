@@ -9,6 +9,8 @@
 #include <string.h>
 #include <time.h>
 
+#define CLOCK_STEP_US 1000000u /* a wall clock that is set shows in clock_wall_of() after this long */
+
 static uint64_t clock_read_us(clockid_t id) {
     struct timespec t;
     clock_gettime(id, &t);
@@ -20,6 +22,15 @@ uint64_t clock_ms(void) { return clock_us() / 1000u; }
 uint64_t clock_us(void) { return clock_read_us(CLOCK_MONOTONIC); }
 
 uint64_t clock_wall_us(void) { return clock_read_us(CLOCK_REALTIME); }
+
+uint64_t clock_wall_of(uint64_t us) {
+    static _Thread_local uint64_t ahead, until;
+    if (us >= until) {
+        ahead = clock_wall_us() - clock_us();
+        until = us + CLOCK_STEP_US;
+    }
+    return us + ahead;
+}
 
 /* value in exactly `digits` digits (its lowest ones). */
 static char *clock_put(char *out, uint64_t value, int digits) {

@@ -11,6 +11,8 @@ uint64_t clock_ms(void);
 uint64_t clock_us(void);
 /* Wall clock, microseconds since 1970. */
 uint64_t clock_wall_us(void);
+/* The wall clock at the monotonic time us, which was just read; knows of a set clock a second late. */
+uint64_t clock_wall_of(uint64_t us);
 
 #define CLOCK_TEXT_MAX 40
 /* "2026-11-22T12:00:00.123Z" into out[CLOCK_TEXT_MAX]; returns its length. Caches the second per thread. */

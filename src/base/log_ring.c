@@ -67,16 +67,20 @@ struct log_ring *log_ring_first(void) { return atomic_load_explicit(&log_ring_li
 
 static void log_ring_copy_in(struct log_ring *ring, size_t at, const void *p, size_t n) {
     size_t off = at & (LOG_RING_SIZE - 1), first = LOG_RING_SIZE - off;
-    if (first > n)
-        first = n;
+    if (first >= n) { /* nearly always */
+        memcpy(ring->data + off, p, n);
+        return;
+    }
     memcpy(ring->data + off, p, first);
     memcpy(ring->data, (const char *)p + first, n - first);
 }
 
 static void log_ring_copy_out(const struct log_ring *ring, size_t at, void *p, size_t n) {
     size_t off = at & (LOG_RING_SIZE - 1), first = LOG_RING_SIZE - off;
-    if (first > n)
-        first = n;
+    if (first >= n) {
+        memcpy(p, ring->data + off, n);
+        return;
+    }
     memcpy(p, ring->data + off, first);
     memcpy((char *)p + first, ring->data, n - first);
 }

@@ -47,6 +47,8 @@ size_t str_utf8_printable(const char *p, size_t n);
  * (requirements D29). False when buf is full.
  */
 bool str_append_json(struct buf *buf, struct span s);
+/* The same to out; returns its end, or NULL when there is no room before end (what is there then means nothing). */
+char *str_put_json(char *out, char *end, struct span s);
 /* "500ms" "5s" "2m" "1h" "1d" to milliseconds; false if malformed or above 10 years. Zero is the caller's affair. */
 bool str_parse_duration(struct span s, uint64_t *ms);
 /* "8k" "16m" "1g" or digits, to bytes; false if malformed or above 2^53. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The access log's lines, built in one buffer a worker and handed to the log thread. Each value passes the JSON escaper, so that no
- * peer can inject a line (requirements D29); numbers and our own words do not need it.
+ * The access log's lines, built in one piece of memory a worker and handed to the log thread. Each value passes the JSON escaper, so that no
+ * peer can inject a line (requirements D29); numbers and our own words do not need it. Keys are literals, so that all between two values
+ * is a few stores. A value that has no room is left out with its key; what follows it is still told.
  *
  * The subtle one: a tunnel's close line is written long after its request is gone, so its names are kept in one heap block with the tunnel.
  */
@@ -10,51 +11,59 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/line.h"
 #include "base/mem.h"
-#include "base/str.h"
 #include "io/tls.h"
 
-static void access_text(struct buf *line, const char *key, struct span value) {
-    if (!value.p)
-        return;
-    buf_append_text(line, ",\"");
-    buf_append_text(line, key);
-    buf_append_text(line, "\":\"");
-    str_append_json(line, value);
-    buf_append_text(line, "\"");
+/* Takes the key back where its value has no room: a line is never cut in the middle. */
+static void access_value(struct line *line, char *start, struct span value) {
+    if (!line_put_json(line, value) || !LINE_PUT(line, "\""))
+        line->p = start;
 }
 
-static void access_number(struct buf *line, const char *key, uint64_t value) {
-    buf_append_text(line, ",\"");
-    buf_append_text(line, key);
-    buf_append_text(line, "\":");
-    buf_append_u64(line, value);
-}
+/* The key is a literal. */
+#define ACCESS_TEXT(line, key, value) \
+    do { \
+        const struct span access_given = (value); \
+        char *access_start = (line)->p; \
+        if (access_given.p && LINE_PUT(line, ",\"" key "\":\"")) \
+            access_value(line, access_start, access_given); \
+    } while (0)
+
+#define ACCESS_NUMBER(line, key, value) \
+    do { \
+        char *access_start = (line)->p; \
+        if (LINE_PUT(line, ",\"" key "\":") && !line_put_u64(line, value)) \
+            (line)->p = access_start; \
+    } while (0)
 
 /* Microseconds as milliseconds with three decimals. */
-static void access_ms(struct buf *line, const char *key, uint64_t us) {
-    access_number(line, key, us / 1000);
-    char decimals[5] = {'.', (char)('0' + us / 100 % 10), (char)('0' + us / 10 % 10), (char)('0' + us % 10), '\0'};
-    buf_append_text(line, decimals);
+static void access_put_ms(struct line *line, uint64_t us) {
+    const char decimals[4] = {'.', (char)('0' + us / 100 % 10), (char)('0' + us / 10 % 10), (char)('0' + us % 10)};
+    line_put_u64(line, us / 1000);
+    line_put(line, decimals, sizeof decimals);
 }
 
-static struct buf *access_begin(struct worker *worker, const char *event) {
-    struct buf *line = &worker->log_line;
-    char time[CLOCK_TEXT_MAX];
-    buf_consume(line, line->len);
-    buf_append_text(line, "{\"time\":\"");
-    buf_append(line, time, clock_format_iso(time, clock_wall_us()));
-    buf_append_text(line, "\",\"event\":\"");
-    buf_append_text(line, event);
-    buf_append_text(line, "\"");
+#define ACCESS_MS(line, key, us) \
+    do { \
+        if (line_room(line) >= sizeof(key) + 2 * DIGITS_MAX && LINE_PUT(line, ",\"" key "\":")) \
+            access_put_ms(line, us); \
+    } while (0)
+
+/* now_us: of clock_us(). One byte is kept for the brace at the end. */
+static struct line access_begin(struct worker *worker, struct span event, uint64_t now_us) {
+    struct line line = {worker->log_line, worker->log_line + LOG_LINE_MAX - 1};
+    LINE_PUT(&line, "{\"time\":\"");
+    line.p += clock_format_iso(line.p, clock_wall_of(now_us));
+    LINE_PUT(&line, "\",\"event\":\"");
+    line_put(&line, event.p, event.n);
+    LINE_PUT(&line, "\"");
     return line;
 }
 
-static void access_end(struct worker *worker) {
-    struct buf *line = &worker->log_line;
-    buf_append_text(line, "}");
-    struct span text = buf_span(line);
-    log_access(text.p, text.n);
+static void access_end(struct worker *worker, struct line *line) {
+    *line->p++ = '}';
+    log_access(worker->log_line, (size_t)(line->p - worker->log_line));
 }
 
 static bool access_wanted(const struct request *request) {
@@ -62,40 +71,39 @@ static bool access_wanted(const struct request *request) {
     return config->settings.access_to && (!request->route || request->route->access_log);
 }
 
-static void access_identity(struct buf *line, const struct request *request) {
+static void access_identity(struct line *line, const struct request *request) {
     const struct subject *subject = &request->subject;
     char text[ADDR_TEXT_MAX];
     const struct addr_small *client = subject->client.family ? &subject->client : &subject->peer;
-    access_text(line, "id", subject->id);
-    access_text(line, "client", span_of(addr_small_format_ip(client, text)));
+    ACCESS_TEXT(line, "id", subject->id);
+    ACCESS_TEXT(line, "client", span_of(addr_small_format_ip(client, text)));
     if (subject->listener)
-        access_text(line, "listener", span_of(subject->listener->name));
-    access_text(line, "method", subject->head.method_name);
-    access_text(line, "host", subject->host);
-    access_text(line, "path", subject->raw_path);
+        ACCESS_TEXT(line, "listener", span_of(subject->listener->name));
+    ACCESS_TEXT(line, "method", subject->head.method_name);
+    ACCESS_TEXT(line, "host", subject->host);
+    ACCESS_TEXT(line, "path", subject->raw_path);
     if (request->local->generation->config->settings.access_query)
-        access_text(line, "query", subject->query);
+        ACCESS_TEXT(line, "query", subject->query);
     if (subject->tls)
-        access_text(line, "tls", span_of(tls_version(subject->tls)));
+        ACCESS_TEXT(line, "tls", span_of(tls_version(subject->tls)));
 }
 
-static void access_decision(struct buf *line, const struct request *request) {
+static void access_decision(struct line *line, const struct request *request) {
     if (request->route)
-        access_text(line, "route", span_of(request->route->name));
+        ACCESS_TEXT(line, "route", span_of(request->route->name));
     if (request->pool)
-        access_text(line, "pool", span_of(request->pool->config->name));
+        ACCESS_TEXT(line, "pool", span_of(request->pool->config->name));
     if (request->last_server)
-        access_text(line, "server", span_of(request->last_server->name));
-    if (request_affinity(request))
-        access_text(line, "affinity", span_of(request_affinity(request)));
+        ACCESS_TEXT(line, "server", span_of(request->last_server->name));
+    ACCESS_TEXT(line, "affinity", span_of(request_affinity(request)));
     if (request->attempts > 1)
-        access_number(line, "retries", request->attempts - 1);
+        ACCESS_NUMBER(line, "retries", request->attempts - 1);
     for (unsigned i = 0; i < request->subject.log_count; i++) {
-        buf_append_text(line, ",\"");
-        str_append_json(line, request->subject.logs[i].key);
-        buf_append_text(line, "\":\"");
-        str_append_json(line, request->subject.logs[i].value);
-        buf_append_text(line, "\"");
+        char *start = line->p;
+        if (!LINE_PUT(line, ",\"") || !line_put_json(line, request->subject.logs[i].key) || !LINE_PUT(line, "\":\""))
+            line->p = start;
+        else
+            access_value(line, start, request->subject.logs[i].value);
     }
 }
 
@@ -110,18 +118,19 @@ void access_request(const struct request *request) {
         access_combined(request, request->head_sent ? request->status : 0);
         return;
     }
-    struct buf *line = access_begin(request->worker, "request");
+    const uint64_t now_us = clock_us();
+    struct line built = access_begin(request->worker, SPAN("request"), now_us), *line = &built;
     access_identity(line, request);
-    access_number(line, "status", request->head_sent ? request->status : 0);
-    access_number(line, "bytes_in", request->bytes_in);
-    access_number(line, "bytes_out", request->bytes_out);
-    access_ms(line, "duration_ms", clock_us() - request->started_us);
+    ACCESS_NUMBER(line, "status", request->head_sent ? request->status : 0);
+    ACCESS_NUMBER(line, "bytes_in", request->bytes_in);
+    ACCESS_NUMBER(line, "bytes_out", request->bytes_out);
+    ACCESS_MS(line, "duration_ms", now_us - request->started_us);
     access_decision(line, request);
-    access_text(line, "cause", span_of(cause_name(request->cause)));
-    access_text(line, "side", span_of(cause_side(request->cause)));
+    ACCESS_TEXT(line, "cause", span_of(cause_name(request->cause)));
+    ACCESS_TEXT(line, "side", span_of(cause_side(request->cause)));
     if (request->detail && *request->detail)
-        access_text(line, "detail", span_of(request->detail));
-    access_end(request->worker);
+        ACCESS_TEXT(line, "detail", span_of(request->detail));
+    access_end(request->worker, line);
 }
 
 void access_tunnel_open(const struct request *request, const struct access_names *names) {
@@ -131,35 +140,37 @@ void access_tunnel_open(const struct request *request, const struct access_names
         access_combined(request, 101);
         return;
     }
-    struct buf *line = access_begin(request->worker, "open");
+    const uint64_t now_us = clock_us();
+    struct line built = access_begin(request->worker, SPAN("open"), now_us), *line = &built;
     access_identity(line, request);
-    access_number(line, "status", 101);
-    access_text(line, "subprotocol", span_of(names->subprotocol));
-    access_ms(line, "handshake_ms", clock_us() - request->started_us);
+    ACCESS_NUMBER(line, "status", 101);
+    ACCESS_TEXT(line, "subprotocol", span_of(names->subprotocol));
+    ACCESS_MS(line, "handshake_ms", now_us - request->started_us);
     access_decision(line, request);
-    access_end(request->worker);
+    access_end(request->worker, line);
 }
 
 void access_tunnel_close(struct worker *worker, const struct access_names *names, const char *client, const char *server,
                          uint64_t age_ms, uint64_t bytes_in, uint64_t bytes_out, enum cause cause) {
     if (!names->log)
         return;
-    struct buf *line = access_begin(worker, "close");
-    access_text(line, "id", span_of(names->id));
-    access_text(line, "client", span_of(client));
-    access_text(line, "listener", span_of(names->listener));
-    access_text(line, "host", span_of(names->host));
-    access_text(line, "path", span_of(names->path));
-    access_text(line, "subprotocol", span_of(names->subprotocol));
-    access_text(line, "route", span_of(names->route));
-    access_text(line, "pool", span_of(names->pool));
-    access_text(line, "server", span_of(server + (strchr(server, '/') ? strchr(server, '/') - server + 1 : 0)));
-    access_number(line, "bytes_in", bytes_in);
-    access_number(line, "bytes_out", bytes_out);
-    access_number(line, "age_ms", age_ms);
-    access_text(line, "cause", span_of(cause_name(cause)));
-    access_text(line, "side", span_of(cause_side(cause)));
-    access_end(worker);
+    const char *slash = strchr(server, '/');
+    struct line built = access_begin(worker, SPAN("close"), clock_us()), *line = &built;
+    ACCESS_TEXT(line, "id", span_of(names->id));
+    ACCESS_TEXT(line, "client", span_of(client));
+    ACCESS_TEXT(line, "listener", span_of(names->listener));
+    ACCESS_TEXT(line, "host", span_of(names->host));
+    ACCESS_TEXT(line, "path", span_of(names->path));
+    ACCESS_TEXT(line, "subprotocol", span_of(names->subprotocol));
+    ACCESS_TEXT(line, "route", span_of(names->route));
+    ACCESS_TEXT(line, "pool", span_of(names->pool));
+    ACCESS_TEXT(line, "server", span_of(slash ? slash + 1 : server));
+    ACCESS_NUMBER(line, "bytes_in", bytes_in);
+    ACCESS_NUMBER(line, "bytes_out", bytes_out);
+    ACCESS_NUMBER(line, "age_ms", age_ms);
+    ACCESS_TEXT(line, "cause", span_of(cause_name(cause)));
+    ACCESS_TEXT(line, "side", span_of(cause_side(cause)));
+    access_end(worker, line);
 }
 
 #define ACCESS_NAME_MAX 256 /* bytes of each name kept with a tunnel */

@@ -24,7 +24,6 @@
 #include "traffic/client.h"
 #include "traffic/tunnel.h"
 
-#define WORKER_LOG_LINE_MAX LOG_LINE_MAX
 #define WORKER_PIPE_PAGES 8192 /* of all workers' pipes: half of the kernel's soft limit for a user */
 #define WORKER_UNEVEN 4       /* connections that another worker must have less, and ... */
 #define WORKER_UNEVEN_PART 16 /* ... at least this part of the own: below both, handing over is not worth a letter */
@@ -219,8 +218,13 @@ static void worker_open(struct worker *worker) {
     list_init(&worker->waiting);
     worker->scratch = mem_alloc(UPSTREAM_SCRATCH);
     pipes_init(&worker->pipes, WORKER_PIPE_PAGES / (PIPE_SIZE / 4096) / worker->shared->worker_count);
+<<<<<<< HEAD
     stock_init(&worker->stock, WORKER_BLOCK);
     buf_init(&worker->log_line, WORKER_LOG_LINE_MAX);
+=======
+    buf_init(&worker->spare, WORKER_FIRST_READ);
+    worker->log_line = mem_alloc(LOG_LINE_MAX);
+>>>>>>> 453c8c9 (access: a line is put together in place)
     timer_init(&worker->drain_timer, worker_on_drain_timeout);
     upstream_init(&worker->upstream, worker->loop);
 }
@@ -232,8 +236,13 @@ static void worker_close(struct worker *worker) {
     worker->closed = true;
     upstream_fini(&worker->upstream);
     generation_local_unref(&worker->current);
+<<<<<<< HEAD
     buf_release(&worker->log_line);
     stock_fini(&worker->stock);
+=======
+    mem_free(worker->log_line);
+    buf_release(&worker->spare);
+>>>>>>> 453c8c9 (access: a line is put together in place)
     pipes_fini(&worker->pipes);
     mem_free(worker->scratch);
     slab_fini(&worker->clients);

@@ -41,7 +41,7 @@ struct worker {
     char *scratch;                    /* UPSTREAM_SCRATCH bytes, for reading from clients and through tunnels */
     struct stock stock;               /* memory of input buffers and of heads to send */
     struct pipes pipes;               /* for bulk flows through tunnels */
-    struct buf log_line;              /* the access line under construction */
+    char *log_line;                   /* the access line under construction: LOG_LINE_MAX bytes */
     _Atomic(unsigned) live;           /* clients and tunnels; written by this worker, read by those that hand over */
     uint64_t proxy_say_ms;            /* when a bad PROXY header may be logged again */
     bool draining;

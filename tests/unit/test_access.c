@@ -63,6 +63,31 @@ START_TEST(test_one_line_a_request) {
 }
 END_TEST
 
+/* A value that does not fit leaves the line whole: only that value is missing. */
+START_TEST(test_line_with_too_long_a_value) {
+    static char request[LOG_LINE_MAX + 256];
+    rig.config->settings.access_query = true;
+    rig.listener.max_target = rig.listener.max_header = 4 * LOG_LINE_MAX;
+    rig_start(&rig);
+    int client = rig_connect(&rig);
+    int n = snprintf(request, sizeof request, "GET /a?");
+    memset(request + n, 'q', LOG_LINE_MAX);
+    snprintf(request + n + LOG_LINE_MAX, 64, " HTTP/1.1\r\nHost: a\r\n\r\n");
+    rig_send(client, request);
+    int server = rig_accept(&rig);
+    rig_read(server, "\r\n\r\n");
+    rig_send(server, "HTTP/1.1 204 No Content\r\n\r\n");
+    rig_read(client, "\r\n\r\n");
+    close(client);
+    close(server);
+    const char *log = finish();
+    ck_assert_uint_eq(lines(log), 1);
+    ck_assert_ptr_nonnull(strstr(log, "\"path\":\"/a\",\"status\":204,"));
+    ck_assert_ptr_null(strstr(log, "query"));
+    ck_assert_ptr_nonnull(strstr(log, "\"side\":\"gateway\"}\n"));
+}
+END_TEST
+
 START_TEST(test_two_lines_a_tunnel) {
     char answer[512], accept[UPGRADE_ACCEPT_SIZE + 1];
     rig_start(&rig);
@@ -133,6 +158,7 @@ int main(void) {
     tcase_set_timeout(tests, 30);
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, test_one_line_a_request);
+    tcase_add_test(tests, test_line_with_too_long_a_value);
     tcase_add_test(tests, test_two_lines_a_tunnel);
     tcase_add_test(tests, test_route_without_access_log);
     tcase_add_test(tests, test_combined_line);

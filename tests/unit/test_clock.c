@@ -46,10 +46,21 @@ START_TEST(test_clock_runs) {
 }
 END_TEST
 
+START_TEST(test_clock_wall_of_a_time) {
+    for (unsigned i = 0; i < 3; i++) {
+        const uint64_t now = clock_us(), wall = clock_wall_us();
+        ck_assert_uint_le(clock_wall_of(now), wall + 2000000);
+        ck_assert_uint_ge(clock_wall_of(now) + 2000000, wall);
+        ck_assert_uint_eq(clock_wall_of(now + 5) - clock_wall_of(now), 5);
+    }
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("clock");
     TCase *tc = tcase_create("clock");
     tcase_add_test(tc, test_clock_iso);
+    tcase_add_test(tc, test_clock_wall_of_a_time);
     tcase_add_test(tc, test_clock_http);
     tcase_add_test(tc, test_clock_runs);
     suite_add_tcase(suite, tc);

@@ -147,6 +147,29 @@ START_TEST(test_str_json_every_byte) {
 }
 END_TEST
 
+/* Every length of plain text, and every room that is short of it: nothing is written behind the end. */
+START_TEST(test_str_put_json_room) {
+    static const char *const texts[] = {"abcdefghijklmnopqrstuvwxyz", "ab\"cdefgh\nijklm\x01nopqr", "\xe2\x82\xac\xc3\xa9\xff"};
+    for (size_t t = 0; t < 3; t++) {
+        for (size_t n = 0; n <= strlen(texts[t]); n++) {
+            char whole[160], out[160];
+            char *end = str_put_json(whole, whole + sizeof whole, span_make(texts[t], n));
+            ck_assert_ptr_nonnull(end);
+            const size_t need = (size_t)(end - whole);
+            for (size_t room = 0; room <= need + 1; room++) {
+                memset(out, '#', sizeof out);
+                end = str_put_json(out, out + room, span_make(texts[t], n));
+                if (room < need ? end != NULL : end != out + need || memcmp(out, whole, need) != 0)
+                    ck_abort_msg("text %zu, %zu bytes, room for %zu", t, n, room);
+                for (size_t i = room; i < sizeof out; i++)
+                    if (out[i] != '#')
+                        ck_abort_msg("text %zu, %zu bytes, room for %zu: byte %zu", t, n, room, i);
+            }
+        }
+    }
+}
+END_TEST
+
 START_TEST(test_str_json_full) {
     struct buf buf;
     buf_init(&buf, 8);
@@ -207,6 +230,7 @@ int main(void) {
     tcase_add_test(tc, test_str_json_escapes);
     tcase_add_test(tc, test_str_json_every_byte);
     tcase_add_test(tc, test_str_json_full);
+    tcase_add_test(tc, test_str_put_json_room);
     tcase_add_test(tc, test_str_nearest_name);
     tcase_add_test(tc, test_str_tokens);
     tcase_add_test(tc, test_str_copy_and_hash);
