@@ -132,7 +132,7 @@ static bool guard_is_like_coding(struct span name) {
 
 /* One field line; p stands at its first byte. */
 static bool guard_line(struct guard *guard) {
-    const char *name = guard->p, *p = name, *value, *stop, *last;
+    const char *name = guard->p, *p = scan_over_plain_name(name, guard->end), *value, *stop, *last;
     uint8_t seen = 0, class = scan_class[(unsigned char)*p];
     while (class & SCAN_TCHAR) {
         seen |= class;

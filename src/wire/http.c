@@ -13,7 +13,7 @@
 #include "wire/scan.h"
 
 #define HTTP_FIELDS_MAX 1000
-#define HTTP_FIELDS_FIRST 24 /* fits an arena chunk */
+#define HTTP_FIELDS_FIRST 24 /* fits an arena chunk; the next step is a piece of its own, for nearly any message */
 #define HTTP_NAME_MAX 24 /* the longest known name */
 #define HTTP_PER_LENGTH 4
 
@@ -27,26 +27,35 @@ static const struct {
 #undef HTTP_FIELD_ROW
 };
 
+#define HTTP_AT(c) (UINT32_C(1) << ((c) & 31))
+
 /* test_http checks that every name of HTTP_FIELDS is found here. */
-static const uint8_t http_by_length[HTTP_NAME_MAX + 1][HTTP_PER_LENGTH] = {
-    [2] = {HTTP_FIELD_TE},
-    [3] = {HTTP_FIELD_VIA},
-    [4] = {HTTP_FIELD_HOST, HTTP_FIELD_DATE},
-    [6] = {HTTP_FIELD_COOKIE, HTTP_FIELD_ORIGIN, HTTP_FIELD_SERVER, HTTP_FIELD_EXPECT},
-    [7] = {HTTP_FIELD_UPGRADE, HTTP_FIELD_TRAILER},
-    [9] = {HTTP_FIELD_FORWARDED, HTTP_FIELD_X_REAL_IP},
-    [10] = {HTTP_FIELD_CONNECTION, HTTP_FIELD_KEEP_ALIVE},
-    [12] = {HTTP_FIELD_X_REQUEST_ID},
-    [13] = {HTTP_FIELD_AUTHORIZATION, HTTP_FIELD_X_REWRITE_URL},
-    [14] = {HTTP_FIELD_CONTENT_LENGTH, HTTP_FIELD_HTTP2_SETTINGS, HTTP_FIELD_X_ORIGINAL_URL},
-    [15] = {HTTP_FIELD_X_FORWARDED_FOR},
-    [16] = {HTTP_FIELD_X_FORWARDED_HOST, HTTP_FIELD_X_FORWARDED_PORT, HTTP_FIELD_PROXY_CONNECTION},
-    [17] = {HTTP_FIELD_SEC_WEBSOCKET_KEY, HTTP_FIELD_TRANSFER_ENCODING, HTTP_FIELD_X_FORWARDED_PROTO},
-    [18] = {HTTP_FIELD_X_FORWARDED_PREFIX},
-    [20] = {HTTP_FIELD_SEC_WEBSOCKET_ACCEPT},
-    [21] = {HTTP_FIELD_SEC_WEBSOCKET_VERSION},
-    [22] = {HTTP_FIELD_SEC_WEBSOCKET_PROTOCOL},
-    [24] = {HTTP_FIELD_SEC_WEBSOCKET_EXTENSIONS},
+static const struct {
+    uint32_t letters; /* that a known name of this length begins with: most other names end here */
+    uint8_t ids[HTTP_PER_LENGTH];
+} http_by_length[HTTP_NAME_MAX + 1] = {
+    [2] = {HTTP_AT('t'), {HTTP_FIELD_TE}},
+    [3] = {HTTP_AT('v'), {HTTP_FIELD_VIA}},
+    [4] = {HTTP_AT('h') | HTTP_AT('d'), {HTTP_FIELD_HOST, HTTP_FIELD_DATE}},
+    [6] = {HTTP_AT('c') | HTTP_AT('o') | HTTP_AT('s') | HTTP_AT('e'),
+          {HTTP_FIELD_COOKIE, HTTP_FIELD_ORIGIN, HTTP_FIELD_SERVER, HTTP_FIELD_EXPECT}},
+    [7] = {HTTP_AT('u') | HTTP_AT('t'), {HTTP_FIELD_UPGRADE, HTTP_FIELD_TRAILER}},
+    [9] = {HTTP_AT('f') | HTTP_AT('x'), {HTTP_FIELD_FORWARDED, HTTP_FIELD_X_REAL_IP}},
+    [10] = {HTTP_AT('c') | HTTP_AT('k'), {HTTP_FIELD_CONNECTION, HTTP_FIELD_KEEP_ALIVE}},
+    [12] = {HTTP_AT('x'), {HTTP_FIELD_X_REQUEST_ID}},
+    [13] = {HTTP_AT('a') | HTTP_AT('x'), {HTTP_FIELD_AUTHORIZATION, HTTP_FIELD_X_REWRITE_URL}},
+    [14] = {HTTP_AT('c') | HTTP_AT('h') | HTTP_AT('x'),
+          {HTTP_FIELD_CONTENT_LENGTH, HTTP_FIELD_HTTP2_SETTINGS, HTTP_FIELD_X_ORIGINAL_URL}},
+    [15] = {HTTP_AT('x'), {HTTP_FIELD_X_FORWARDED_FOR}},
+    [16] = {HTTP_AT('x') | HTTP_AT('p'),
+          {HTTP_FIELD_X_FORWARDED_HOST, HTTP_FIELD_X_FORWARDED_PORT, HTTP_FIELD_PROXY_CONNECTION}},
+    [17] = {HTTP_AT('s') | HTTP_AT('t') | HTTP_AT('x'),
+          {HTTP_FIELD_SEC_WEBSOCKET_KEY, HTTP_FIELD_TRANSFER_ENCODING, HTTP_FIELD_X_FORWARDED_PROTO}},
+    [18] = {HTTP_AT('x'), {HTTP_FIELD_X_FORWARDED_PREFIX}},
+    [20] = {HTTP_AT('s'), {HTTP_FIELD_SEC_WEBSOCKET_ACCEPT}},
+    [21] = {HTTP_AT('s'), {HTTP_FIELD_SEC_WEBSOCKET_VERSION}},
+    [22] = {HTTP_AT('s'), {HTTP_FIELD_SEC_WEBSOCKET_PROTOCOL}},
+    [24] = {HTTP_AT('s'), {HTTP_FIELD_SEC_WEBSOCKET_EXTENSIONS}},
 };
 
 void http_message_init(struct http_message *message, struct arena *arena) {
@@ -56,7 +65,9 @@ void http_message_init(struct http_message *message, struct arena *arena) {
 enum http_field_id http_field_id(struct span name) {
     if (name.n == 0 || name.n > HTTP_NAME_MAX)
         return HTTP_FIELD_OTHER;
-    const uint8_t *ids = http_by_length[name.n];
+    if (!(http_by_length[name.n].letters >> (name.p[0] & 31) & 1))
+        return HTTP_FIELD_OTHER;
+    const uint8_t *ids = http_by_length[name.n].ids;
     const char first = str_lower(name.p[0]);
     for (unsigned i = 0; i < HTTP_PER_LENGTH && ids[i] != HTTP_FIELD_OTHER; i++) {
         const char *known = http_known[ids[i]].name.p;
@@ -75,6 +86,10 @@ const char *http_field_name(enum http_field_id id) {
     return (unsigned)id < HTTP_FIELD_COUNT ? http_known[id].name.p : "";
 }
 
+_Static_assert(HTTP_FIELD_COUNT <= 64, "field ids are used as bits of 64");
+
+static bool http_may_have(const struct http_message *message, enum http_field_id id) { return message->ids >> id & 1; }
+
 static bool http_field_named(const struct http_field *field, enum http_field_id id, struct span name) {
     if (field->flags & HTTP_DELETED || field->id != id)
         return false;
@@ -82,7 +97,7 @@ static bool http_field_named(const struct http_field *field, enum http_field_id 
 }
 
 struct http_field *http_find(const struct http_message *message, enum http_field_id id) {
-    for (unsigned i = 0; i < message->field_count; i++) {
+    for (unsigned i = http_may_have(message, id) ? 0 : message->field_count; i < message->field_count; i++) {
         struct http_field *field = &message->fields[i];
         if (field->id == id && !(field->flags & HTTP_DELETED))
             return field;
@@ -92,7 +107,7 @@ struct http_field *http_find(const struct http_message *message, enum http_field
 
 struct http_field *http_next_name(const struct http_message *message, struct span name, unsigned *index) {
     const enum http_field_id id = http_field_id(name);
-    while (*index < message->field_count) {
+    while (*index < message->field_count && http_may_have(message, id)) {
         struct http_field *field = &message->fields[(*index)++];
         if (http_field_named(field, id, name))
             return field;
@@ -135,7 +150,7 @@ struct span http_join(const struct http_message *message, struct span name) {
 }
 
 bool http_list_has(const struct http_message *message, enum http_field_id id, struct span token) {
-    for (unsigned i = 0; i < message->field_count; i++) {
+    for (unsigned i = http_may_have(message, id) ? 0 : message->field_count; i < message->field_count; i++) {
         const struct http_field *field = &message->fields[i];
         if (field->id != id || field->flags & HTTP_DELETED)
             continue;
@@ -149,7 +164,7 @@ bool http_list_has(const struct http_message *message, enum http_field_id id, st
 }
 
 static bool http_grow(struct http_message *message) {
-    unsigned cap = message->field_cap ? message->field_cap * 2u : HTTP_FIELDS_FIRST;
+    unsigned cap = message->field_cap ? message->field_cap * 4u : HTTP_FIELDS_FIRST;
     if (cap > HTTP_FIELDS_MAX)
         cap = HTTP_FIELDS_MAX;
     if (message->field_count >= cap)
@@ -168,6 +183,7 @@ bool http_add(struct http_message *message, struct span name, struct span value)
     if (message->field_count == message->field_cap && !http_grow(message))
         return false;
     const enum http_field_id id = http_field_id(name);
+    message->ids |= UINT64_C(1) << id;
     message->fields[message->field_count++] =
         (struct http_field){.name = name, .value = value, .id = (uint8_t)id, .flags = http_known[id].flags};
     return true;
@@ -195,7 +211,7 @@ void http_delete(struct http_message *message, struct span name) {
 }
 
 void http_delete_id(struct http_message *message, enum http_field_id id) {
-    for (unsigned i = 0; i < message->field_count; i++) {
+    for (unsigned i = http_may_have(message, id) ? 0 : message->field_count; i < message->field_count; i++) {
         if (message->fields[i].id == id)
             message->fields[i].flags |= HTTP_DELETED;
     }
@@ -230,10 +246,10 @@ static void http_mark_named(struct http_message *message, struct span name) {
     }
 }
 
+/* What is hop-by-hop by its name was marked when it came into the table. */
 void http_mark_hops(struct http_message *message) {
-    for (unsigned i = 0; i < message->field_count; i++) {
-        struct http_field *field = &message->fields[i];
-        field->flags |= http_known[field->id].flags;
+    for (unsigned i = http_may_have(message, HTTP_FIELD_CONNECTION) ? 0 : message->field_count; i < message->field_count; i++) {
+        const struct http_field *field = &message->fields[i];
         if (field->id != HTTP_FIELD_CONNECTION || field->flags & HTTP_DELETED)
             continue;
         struct span rest = field->value, name;

@@ -88,6 +88,7 @@ struct http_message {
     /* both */
     struct http_field *fields;
     uint16_t field_count, field_cap;
+    uint64_t ids;        /* bits: an id without its bit is in no field; one with it may be, or was */
     enum http_body body;
     uint64_t content_length; /* of HTTP_BODY_LENGTH */
     bool has_content_length; /* also where there is no body (HEAD, 304) */

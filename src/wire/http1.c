@@ -263,15 +263,28 @@ bool http1_write_field(struct buf *out, struct span name, struct span value) {
     return http1_append(out, pieces, 4);
 }
 
+static bool http1_is_written(const struct http_field *field) {
+    return !(field->flags & (HTTP_DELETED | HTTP_HOP)) && field->id != HTTP_FIELD_CONTENT_LENGTH &&
+           field->id != HTTP_FIELD_TRANSFER_ENCODING;
+}
+
 bool http1_write_fields(struct buf *out, const struct http_message *message) {
+    size_t size = 0;
     for (unsigned i = 0; i < message->field_count; i++) {
         const struct http_field *field = &message->fields[i];
-        if (field->flags & (HTTP_DELETED | HTTP_HOP) || field->id == HTTP_FIELD_CONTENT_LENGTH ||
-            field->id == HTTP_FIELD_TRANSFER_ENCODING)
-            continue;
-        if (!http1_write_field(out, field->name, field->value))
-            return false;
+        if (http1_is_written(field))
+            size += field->name.n + field->value.n + HTTP1_FIELD_EXTRA;
     }
+    if (!buf_reserve(out, size))
+        return false;
+    char *const start = buf_tail(out), *to = start;
+    for (unsigned i = 0; i < message->field_count; i++) {
+        const struct http_field *field = &message->fields[i];
+        if (http1_is_written(field))
+            to = http1_put_field(to, field->name, field->value);
+    }
+    if (size > 0)
+        buf_commit(out, (size_t)(to - start));
     return true;
 }
 

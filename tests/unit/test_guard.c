@@ -517,14 +517,43 @@ START_TEST(test_guard_scan_table) {
         ck_assert_int_eq(scan_is((char)c, SCAN_HEX), c != 0 && strchr("0123456789abcdefABCDEF", (int)c));
         ck_assert_int_eq(scan_is((char)c, SCAN_VALUE), c == 9 || (c >= 32 && c != 127));
     }
-    /* The eight-byte steps of scan_to_control() miss nothing, at any place, beside any byte. */
+    /* Steps of eight and sixteen bytes miss nothing, at any place, beside any byte; the first of two is found. */
     for (unsigned c = 0; c < 256; c++) {
-        for (size_t place = 0; place < 20; place++) {
-            char text[20];
+        for (size_t place = 0; place < 41; place++) {
+            char text[41];
             memset(text, c == 0x80 ? 0xff : 0x80, sizeof(text));
             text[place] = (char)c;
-            const char *stop = scan_to_control(text, text + sizeof(text));
-            ck_assert_ptr_eq(stop, scan_is((char)c, SCAN_VALUE) ? text + sizeof(text) : text + place);
+            for (unsigned more = 0; more < 2; more++) {
+                const char *expected = scan_is((char)c, SCAN_VALUE) ? text + sizeof(text) : text + place;
+                if (more && place + 1 < sizeof(text)) {
+                    text[place + 1] = '\r';
+                    expected = scan_is((char)c, SCAN_VALUE) ? text + place + 1 : text + place;
+                }
+                if (scan_to_control(text, text + sizeof(text)) != expected ||
+                    scan_words_to_control(text, text + sizeof(text)) != expected)
+                    ck_abort_msg("byte %u at %zu", c, place);
+            }
+        }
+    }
+}
+END_TEST
+
+/* Every byte at every place of a name: what is passed over is a letter, a digit or a dash, nothing behind the name's end. */
+START_TEST(test_guard_scan_names) {
+    for (unsigned c = 0; c < 256; c++) {
+        const bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-';
+        for (size_t place = 0; place < 40; place++) {
+            char text[43];
+            memset(text, "azAZ09-"[place % 7], sizeof(text));
+            memcpy(text + 40, ":\r\n", 3);
+            text[place] = (char)c;
+            const char *p = scan_over_plain_name(text, text + sizeof(text));
+            if (p > text + (plain ? 40 : place))
+                ck_abort_msg("byte %u at %zu", c, place);
+#ifdef __SSE2__
+            if (place < 32 && !plain && p != text + place)
+                ck_abort_msg("byte %u at %zu is passed over or never reached", c, place);
+#endif
         }
     }
 }
@@ -581,6 +610,7 @@ int main(void) {
     tcase_add_test(tc, test_guard_underscores);
     tcase_add_test(tc, test_guard_every_byte);
     tcase_add_test(tc, test_guard_scan_table);
+    tcase_add_test(tc, test_guard_scan_names);
     tcase_add_test(tc, test_guard_alone);
     suite_add_tcase(suite, tc);
     return wire_run(suite);
