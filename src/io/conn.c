@@ -18,8 +18,6 @@
 
 #include "base/mem.h"
 
-#define CONN_JOIN_MAX (16 * 1024) /* one TLS record */
-
 _Static_assert(sizeof(struct conn) <= 96, "an idle tunnel holds two of these");
 
 static void conn_on_ready(struct loop_source *source, uint32_t events) {
@@ -213,28 +211,9 @@ enum io conn_write(struct conn *conn, const void *data, size_t size, size_t *n) 
     return conn_wrote(conn, sent, size, n);
 }
 
-/* TLS has no gather: small pieces are joined, so that they share a record and a packet. */
-static enum io conn_writev_tls(struct conn *conn, const struct iovec *iov, int count, size_t *n) {
-    char joined[CONN_JOIN_MAX];
-    size_t used = 0;
-    int first = 0;
-    while (first < count && iov[first].iov_len == 0)
-        first++;
-    if (first == count)
-        return IO_AGAIN;
-    if (first == count - 1 || iov[first].iov_len >= sizeof joined)
-        return tls_write(conn->tls, iov[first].iov_base, iov[first].iov_len, n);
-    for (int i = first; i < count && used < sizeof joined; i++) {
-        size_t part = iov[i].iov_len < sizeof joined - used ? iov[i].iov_len : sizeof joined - used;
-        memcpy(joined + used, iov[i].iov_base, part);
-        used += part;
-    }
-    return tls_write(conn->tls, joined, used, n);
-}
-
 enum io conn_writev(struct conn *conn, const struct iovec *iov, int count, size_t *n) {
     if (conn->tls)
-        return conn_writev_tls(conn, iov, count, n);
+        return tls_writev(conn->tls, iov, count, n);
     if (!conn->writable)
         return IO_AGAIN;
     size_t size = 0;
@@ -247,6 +226,8 @@ enum io conn_writev(struct conn *conn, const struct iovec *iov, int count, size_
     while (sent < 0 && errno == EINTR);
     return conn_wrote(conn, sent, size, n);
 }
+
+size_t conn_unsent(const struct conn *conn) { return conn->tls ? tls_unsent(conn->tls) : 0; }
 
 void conn_shutdown(struct conn *conn) {
     if (conn->shut)

@@ -72,10 +72,15 @@ enum io conn_read(struct conn *conn, void *data, size_t size, size_t *n);
 enum io conn_peek(struct conn *conn, void *data, size_t size, size_t *n);
 /* True when a read may give something without a new event: the readable flag, or data inside TLS. */
 bool conn_may_read(const struct conn *conn);
-/* IO_OK: *n > 0 bytes were taken (maybe not all; then writable is clear for plain conns). IO_AGAIN: none, wait for on_event. */
+/*
+ * IO_OK: *n > 0 bytes were taken (maybe not all; then writable is clear). IO_AGAIN: none, wait for on_event and offer the same again
+ * (over TLS they may be sealed already).
+ */
 enum io conn_write(struct conn *conn, const void *data, size_t size, size_t *n);
-/* Plain: writev. TLS: one record a piece, small pieces joined through a 16 KiB stack buffer. count <= 8. */
+/* The same for pieces, not all empty; over TLS small ones share a record. count <= 8. */
 enum io conn_writev(struct conn *conn, const struct iovec *iov, int count, size_t *n);
+/* TLS: bytes taken and sealed that are not sent yet: when it shrinks, the peer has read. Plain: 0. */
+size_t conn_unsent(const struct conn *conn);
 /* FIN after what was written; TLS sends close_notify first. */
 void conn_shutdown(struct conn *conn);
 /* Calls on_event in the next turn. */

@@ -1,30 +1,26 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * tls: sessions, and the BIO through which OpenSSL reaches the socket.
+ * tls: sessions: handshake, reading, writing, and what they say about themselves. OpenSSL reaches the socket through tls_bio.c.
  *
- * The BIO of our own is smaller than OpenSSL's and knows the conn's readiness flags: while a flag is clear there is no
- * system call, and a short recv() clears `readable`, which together with read-ahead makes one recv() a record.
- * The subtle things: (1) The BIO never reports EOF to OpenSSL's BIO_eof(), so that a FIN without close_notify stays
- * an I/O result (truncated) instead of a broken session: the other direction may still be written. (2) Read-ahead may
- * leave part of a record inside; SSL_has_pending() then says yes although no read can succeed, and an owner who
- * believed it would spin. `drained` says that OpenSSL has seen all there is and wants more from the socket.
+ * The subtle things: (1) Part of a record may wait inside OpenSSL; SSL_has_pending() then says yes although no read can
+ * succeed, and an owner who believed it would spin. `drained` says that OpenSSL has seen all there is and wants more from
+ * the socket. (2) What is sealed cannot be taken back when the socket is full. The owner is told that all but the last byte was
+ * taken; that byte it keeps, offers again, and so finds out when the rest is out.
  */
 #include <arpa/inet.h>
 #include <assert.h>
-#include <errno.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "base/mem.h"
 #include "base/str.h"
 #include "io/conn.h"
 #include "io/tls_private.h"
 
+<<<<<<< HEAD
 #define TLS_RECORD_MAX 16384 /* RFC 8446 section 5.1 */
 
 struct tls {
@@ -39,97 +35,11 @@ struct tls {
     bool broken : 1;  /* a fatal error: OpenSSL must not be asked for anything more */
 };
 
+=======
+>>>>>>> 21e2f8e (tls: several records in one system call, both ways)
 static _Thread_local char tls_text[TLS_ERROR_MAX];
 
 const char *tls_error_text(void) { return tls_text[0] ? tls_text : "no error"; }
-
-/* --- the BIO --- */
-
-static BIO_METHOD *tls_bio_method;
-static pthread_once_t tls_bio_once = PTHREAD_ONCE_INIT;
-
-static int tls_bio_read(BIO *bio, char *data, int size) {
-    struct tls *tls = BIO_get_data(bio);
-    struct conn *conn = tls->conn;
-    ssize_t got;
-
-    BIO_clear_retry_flags(bio);
-    if (size <= 0 || tls->sock_error)
-        return -1;
-    if (conn->readable) {
-        do
-            got = recv(conn->fd, data, (size_t)size, MSG_DONTWAIT);
-        while (got < 0 && errno == EINTR);
-        if (got > 0) {
-            if (got < size && !conn->fin_seen)
-                conn->readable = false;
-            tls->drained = false;
-            return (int)got;
-        }
-        if (got == 0) {
-            tls->fin = true;
-            return 0;
-        }
-        if (errno != EAGAIN && errno != EWOULDBLOCK) {
-            tls->sock_error = errno;
-            return -1;
-        }
-        conn->readable = false;
-    }
-    tls->asked = true;
-    BIO_set_retry_read(bio);
-    return -1;
-}
-
-static int tls_bio_write(BIO *bio, const char *data, int size) {
-    struct tls *tls = BIO_get_data(bio);
-    struct conn *conn = tls->conn;
-    ssize_t sent;
-
-    BIO_clear_retry_flags(bio);
-    if (size <= 0 || tls->sock_error)
-        return -1;
-    if (conn->writable) {
-        do
-            sent = send(conn->fd, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
-        while (sent < 0 && errno == EINTR);
-        if (sent >= 0) {
-            if (sent < size)
-                conn->writable = false;
-            tls->drained = false;
-            return (int)sent;
-        }
-        if (errno != EAGAIN && errno != EWOULDBLOCK) {
-            tls->sock_error = errno;
-            return -1;
-        }
-        conn->writable = false;
-    }
-    tls->asked = true;
-    BIO_set_retry_write(bio);
-    return -1;
-}
-
-/* Flushing is always done; everything else (EOF, kernel TLS, ...) is "no". */
-static long tls_bio_ctrl(BIO *bio, int command, long number, void *p) {
-    (void)bio, (void)number, (void)p;
-    return command == BIO_CTRL_FLUSH;
-}
-
-static int tls_bio_create(BIO *bio) {
-    BIO_set_init(bio, 1);
-    return 1;
-}
-
-static void tls_bio_make(void) {
-    BIO_METHOD *method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "moongate conn");
-
-    if (method && BIO_meth_set_read(method, tls_bio_read) && BIO_meth_set_write(method, tls_bio_write) &&
-        BIO_meth_set_ctrl(method, tls_bio_ctrl) && BIO_meth_set_create(method, tls_bio_create))
-        tls_bio_method = method;
-    else
-        BIO_meth_free(method);
-}
 
 /* --- results --- */
 
@@ -157,6 +67,15 @@ static void tls_explain(const struct tls *tls) {
         snprintf(tls_text, sizeof(tls_text), "%s", reason);
 }
 
+/* The socket is gone, or OpenSSL has had enough. */
+static enum io tls_fail(struct tls *tls) {
+    tls->broken = true;
+    tls->conn->error = (uint16_t)tls->sock_error;
+    if (tls->sock_error)
+        tls->conn->failed = true;
+    return IO_ERROR;
+}
+
 /* Turns a failed OpenSSL call into ours. */
 static enum io tls_result(struct tls *tls) {
     switch (SSL_get_error(tls->ssl, 0)) {
@@ -180,17 +99,14 @@ static enum io tls_result(struct tls *tls) {
         tls->conn->truncated = true;
         return IO_EOF;
     }
-    tls->broken = true;
-    tls->conn->error = (uint16_t)tls->sock_error;
-    if (tls->sock_error)
-        tls->conn->failed = true;
-    return IO_ERROR;
+    return tls_fail(tls);
 }
 
 /* OpenSSL refuses to say the same error twice, and would rather crash than be asked after one. */
-static bool tls_is_broken(const struct tls *tls) {
+static bool tls_is_broken(struct tls *tls) {
     if (!tls->broken)
         return false;
+    tls->untold = false;
     tls->conn->error = (uint16_t)tls->sock_error;
     return true;
 }
@@ -207,6 +123,7 @@ enum io tls_handshake(struct tls *tls) {
     return tls_result(tls);
 }
 
+<<<<<<< HEAD
 enum io tls_read(struct tls *tls, void *data, size_t size, size_t *n) {
     assert(size > 0);
     *n = 0;
@@ -220,35 +137,175 @@ enum io tls_read(struct tls *tls, void *data, size_t size, size_t *n) {
     /* Only a read knows: a write that has to wait says nothing of the records that lie inside. */
     tls->drained = result == IO_AGAIN;
     return result;
+=======
+/* --- reading --- */
+
+bool tls_has_pending(const struct tls *tls) {
+    if (tls->broken || tls->ended)
+        return tls->untold || tls->ended;
+    return (tls->blocked && tls->conn->writable) || (!tls->drained && SSL_has_pending(tls->ssl));
+>>>>>>> 21e2f8e (tls: several records in one system call, both ways)
 }
 
-enum io tls_write(struct tls *tls, const void *data, size_t size, size_t *n) {
+/*
+ * How much one recv() may take: the text of all of it must have a place in `size`, as nothing can be put back. A record is
+ * larger than its text. What OpenSSL holds already (at most a record and the begin of another) may come on top.
+ */
+static size_t tls_read_most(const struct tls *tls, size_t size) {
+    if (size < 2 * TLS_RECORD_MAX)
+        return 0;
+    return SSL_has_pending(tls->ssl) ? size - TLS_RECORD_MAX - TLS_RECORD_MORE : size;
+}
+
+/* One record's text, or why there is none. */
+static enum io tls_read_one(struct tls *tls, char *data, size_t size, size_t *n) {
+    enum io result;
+
+    ERR_clear_error();
+    tls->asked = tls->blocked = false;
+    if (SSL_read_ex(tls->ssl, data, size, n) == 1)
+        return IO_OK;
+    *n = 0;
+    result = tls_result(tls);
+    if (result == IO_EOF)
+        tls->ended = true;
+    if (result == IO_AGAIN) {
+        tls->blocked = SSL_want_write(tls->ssl);
+        tls->drained = true;
+    }
+    return result;
+}
+
+/* What one recv() brings, or what was inside. */
+static enum io tls_read_some(struct tls *tls, char *data, size_t size, size_t *n) {
+    size_t most = tls_read_most(tls, size), got;
+    enum io result;
+
+    if (most > 0)
+        tls_bio_read_ahead(tls, most);
+    do {
+        result = tls_read_one(tls, data + *n, size - *n, &got);
+        *n += got;
+    } while (result == IO_OK && *n < size && (tls_bio_has_ahead() || tls_has_pending(tls)));
+    assert(!tls_bio_has_ahead() || result != IO_OK);
+    tls_bio_drop_ahead();
+    tls->ahead = 0;
+    return result;
+}
+
+enum io tls_read(struct tls *tls, void *data, size_t size, size_t *n) {
+    enum io result;
+
     assert(size > 0);
     *n = 0;
     if (tls_is_broken(tls))
         return IO_ERROR;
-    while (*n < size) {
-        size_t left = size - *n, taken = 0;
-        enum io result;
+    if (tls->ended)
+        return IO_EOF;
+    if (tls->conn->handshaken && !tls->conn->readable && !tls_has_pending(tls))
+        return IO_AGAIN;
+    /* Once more when all of it was records that say nothing to our owner: tickets, key updates. */
+    do
+        result = tls_read_some(tls, data, size, n);
+    while (result == IO_AGAIN && *n == 0 && tls->conn->readable && !tls->blocked);
+    if (*n == 0)
+        return result;
+    tls->untold = result == IO_ERROR;
+    return IO_OK;
+}
 
-        /* A record that was sealed but not sent is kept by OpenSSL; it wants at least its bytes again. */
+/* --- writing --- */
+
+/* The text of the next record: where it lies, or joined from small pieces, so that they share a record and a packet. */
+static const char *tls_next_text(const struct iovec *iov, int count, size_t at, char *room, size_t *size) {
+    size_t used = 0;
+    int i = 0;
+
+    while (at >= iov[i].iov_len)
+        at -= iov[i++].iov_len;
+    if (i == count - 1 || iov[i].iov_len - at >= TLS_RECORD_MAX) {
+        *size = iov[i].iov_len - at < TLS_RECORD_MAX ? iov[i].iov_len - at : TLS_RECORD_MAX;
+        return (const char *)iov[i].iov_base + at;
+    }
+    for (; i < count && used < TLS_RECORD_MAX; i++, at = 0) {
+        size_t part = iov[i].iov_len - at < TLS_RECORD_MAX - used ? iov[i].iov_len - at : TLS_RECORD_MAX - used;
+
+        if (part > 0)
+            memcpy(room + used, (const char *)iov[i].iov_base + at, part);
+        used += part;
+    }
+    *size = used;
+    return room;
+}
+
+/* Seals records from `at` on; a record that was sealed but not taken is kept by OpenSSL, which wants at least its bytes again. */
+static enum io tls_seal(struct tls *tls, const struct iovec *iov, int count, size_t total, size_t *at) {
+    char room[TLS_RECORD_MAX];
+
+    while (*at < total) {
+        size_t size, taken = 0;
+        const char *text;
+
+        if (!tls->conn->writable)
+            return IO_AGAIN;
+        text = tls_next_text(iov, count, *at, room, &size);
         ERR_clear_error();
         tls->asked = false;
-        if (SSL_write_ex(tls->ssl, (const char *)data + *n, left < TLS_RECORD_MAX ? left : TLS_RECORD_MAX, &taken)) {
-            *n += taken;
-            continue;
-        }
-        result = tls_result(tls);
-        return *n > 0 ? IO_OK : result; /* errors are sticky: the next call has it */
+        if (!SSL_write_ex(tls->ssl, text, size, &taken))
+            return tls_result(tls);
+        *at += taken;
     }
     return IO_OK;
 }
 
-bool tls_has_pending(const struct tls *tls) { return !tls->drained && !tls->broken && SSL_has_pending(tls->ssl); }
+enum io tls_writev(struct tls *tls, const struct iovec *iov, int count, size_t *n) {
+    enum io result = IO_OK;
+    size_t total = 0;
+
+    *n = 0;
+    while (count > 0 && iov[count - 1].iov_len == 0)
+        count--;
+    for (int i = 0; i < count; i++)
+        total += iov[i].iov_len;
+    assert(total > 0);
+    if (tls_is_broken(tls))
+        return IO_ERROR;
+    if (tls_bio_flush(tls)) {
+        *n = tls->owes ? 1 : 0;
+        tls->owes = false;
+        if (total - *n > TLS_RECORD_MAX)
+            tls_bio_gather_start(tls);
+        result = tls_seal(tls, iov, count, total, n);
+        if (tls->gathers)
+            tls_bio_gather_end(tls);
+        /* The last byte stays the caller's until all is out: so it knows that this is not the end, and comes back. */
+        if (tls->unsent && *n > 0) {
+            --*n;
+            tls->owes = true;
+        }
+    }
+    if (tls->sock_error && !tls->broken) {
+        tls_explain(tls);
+        return tls_fail(tls);
+    }
+    if (*n > 0)
+        return IO_OK; /* errors are sticky: the next call has it */
+    return result == IO_OK ? IO_AGAIN : result;
+}
+
+enum io tls_write(struct tls *tls, const void *data, size_t size, size_t *n) {
+    const struct iovec all = {(void *)(uintptr_t)data, size};
+
+    return tls_writev(tls, &all, 1, n);
+}
+
+size_t tls_unsent(const struct tls *tls) { return tls->unsent_end - tls->unsent_at; }
 
 void tls_shutdown(struct tls *tls) {
     if (tls->broken || tls->sock_error || !SSL_is_init_finished(tls->ssl))
         return;
+    if (!tls_bio_flush(tls))
+        return; /* it would stand in the middle of a record */
     ERR_clear_error();
     (void)SSL_shutdown(tls->ssl); /* should the session die of it, the next call is told by `asked` */
     ERR_clear_error();
@@ -261,17 +318,16 @@ static struct tls *tls_new(struct conn *conn, SSL_CTX *context) {
     BIO *bio;
 
     ERR_clear_error();
-    pthread_once(&tls_bio_once, tls_bio_make);
-    if (!tls_bio_method || (tls = mem_try_alloc(sizeof(*tls))) == NULL)
+    tls = mem_try_alloc(sizeof(*tls));
+    if (!tls)
         return NULL;
     *tls = (struct tls){.conn = conn, .ssl = SSL_new(context)};
-    bio = tls->ssl ? BIO_new(tls_bio_method) : NULL;
+    bio = tls->ssl ? tls_bio_new(tls) : NULL;
     if (!bio) {
         SSL_free(tls->ssl);
         mem_free(tls);
         return NULL;
     }
-    BIO_set_data(bio, tls);
     SSL_set_bio(tls->ssl, bio, bio);
     return tls;
 }
@@ -327,6 +383,7 @@ void tls_free(struct tls **tls) {
     if (!old)
         return;
     SSL_free(old->ssl);
+    mem_free(old->unsent);
     tls_server_free(&old->server);
     tls_client_free(&old->client);
     mem_free(old);

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include "base/arena.h"
 #include "base/span.h"
@@ -106,11 +107,16 @@ enum io tls_handshake(struct tls *tls);
 /* IO_EOF on close_notify, and on FIN without it (then conn->truncated is set). */
 enum io tls_read(struct tls *tls, void *data, size_t size, size_t *n);
 /*
- * Takes record by record until the socket is full. After IO_AGAIN the next call must offer at least the same bytes,
- * from any address (a record of them may be sealed already); fewer is IO_ERROR.
+ * Seals record by record until the socket is full; several share a system call. What is sealed and not sent is kept, about
+ * 64 KiB at most. As long as there is some, the last byte of it counts as not taken. After IO_AGAIN the next call must offer at
+ * least the same bytes, from any address (they may be sealed already); fewer is IO_ERROR.
  */
 enum io tls_write(struct tls *tls, const void *data, size_t size, size_t *n);
-/* Decrypted or undecrypted bytes held inside: a read may give something without a new event. */
+/* The same for pieces. Small ones share a record. */
+enum io tls_writev(struct tls *tls, const struct iovec *iov, int count, size_t *n);
+/* Sealed bytes that the socket has not taken: when it shrinks, the peer has read. */
+size_t tls_unsent(const struct tls *tls);
+/* Bytes, or an end, inside: a read may give something without a new event. */
 bool tls_has_pending(const struct tls *tls);
 /* One try to send close_notify. */
 void tls_shutdown(struct tls *tls);

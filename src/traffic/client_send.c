@@ -46,15 +46,23 @@ static bool client_flush_pipe(struct client *client) {
     return true;
 }
 
+/* As conn_write(); what left counts as progress, also when it was taken before (TLS seals more than the socket takes). */
+static enum io client_write(struct client *client, struct span data, size_t *n) {
+    size_t before = conn_unsent(client->conn);
+    *n = 0;
+    enum io result = conn_write(client->conn, data.p, data.n, n);
+    size_t given = before + *n, left = conn_unsent(client->conn);
+    if (client->sending.since_ms != 0 && given > left)
+        client_pace_progress(&client->sending, client_send_now(client), given - left);
+    return result;
+}
+
 bool client_flush(struct client *client) {
     while (!buf_empty(&client->out)) {
-        struct span data = buf_span(&client->out);
         size_t n;
-        enum io result = conn_write(client->conn, data.p, data.n, &n);
+        enum io result = client_write(client, buf_span(&client->out), &n);
         if (result == IO_OK) {
             buf_consume(&client->out, n);
-            if (client->sending.since_ms != 0)
-                client_pace_progress(&client->sending, client_send_now(client), n);
             continue;
         }
         if (result == IO_AGAIN) {
