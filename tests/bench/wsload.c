@@ -53,6 +53,7 @@ struct tunnel {
     uint64_t round; /* messages sent; part of each message */
     size_t got;     /* bytes of the reply so far */
     uint64_t flood_sent, flood_got;
+    size_t refused; /* bytes offered in vain: TLS has sealed some of them, and wants them again */
     unsigned char reply[REPLY];
 };
 
@@ -267,16 +268,19 @@ static void flood_send(struct tunnel *tunnel, bool over) {
         size_t at = (size_t)(tunnel->flood_sent % sizeof(flood_out)), room = sizeof(flood_out) - at;
         uint64_t window = FLOOD_WINDOW - (tunnel->flood_sent - flood_returned(tunnel));
         size_t in_frame = at % FLOOD_SENT;
-        if (over && in_frame == 0)
+        if (tunnel->refused)
+            room = tunnel->refused;
+        else if (over && in_frame == 0)
             return;
-        if (over)
+        else if (over)
             room = FLOOD_SENT - in_frame;
         else if (room > window)
             room = (size_t)window;
         if (room == 0)
             return;
         ssize_t n = put(tunnel, flood_out + at, room);
-        if (n < 0 && errno == EAGAIN)
+        tunnel->refused = n < 0 && errno == EAGAIN ? room : 0;
+        if (tunnel->refused)
             return;
         if (n <= 0)
             fail("send");
@@ -321,7 +325,7 @@ static uint64_t run_flood(int epoll, struct tunnel *tunnels, unsigned count, dou
             struct tunnel *tunnel = events[i].data.ptr;
             flood_receive(tunnel);
             flood_send(tunnel, over);
-            if (!over || tunnel->flood_sent % FLOOD_SENT != 0 || flood_returned(tunnel) != tunnel->flood_sent)
+            if (!over || tunnel->refused || tunnel->flood_sent % FLOOD_SENT != 0 || flood_returned(tunnel) != tunnel->flood_sent)
                 continue;
             under_way--;
             bytes += tunnel->flood_sent + tunnel->flood_got;
