@@ -5,7 +5,8 @@
  *
  * Nothing is copied while the input is already in its normal form, which is the usual case: uri_path_is_normal() and
  * its like look first. The subtle thing in paths: an escape is decoded before its segment is judged ("%2e%2e" is
- * ".."), but only once, and a segment that some servers would cut down to ".." ("..;x") is refused.
+ * ".."), but only once. What some servers would take for a dot segment and others would not is refused: "..;x", and dots
+ * beside a backslash or an encoded slash, in any place of a segment ("x\\..", "..%2Fx").
  */
 #include "wire/uri.h"
 
@@ -65,7 +66,7 @@ bool uri_split_target(struct span target, struct uri *out) {
 static bool uri_path_is_normal(struct span raw) {
     for (size_t i = 0; i < raw.n; i++) {
         const char c = raw.p[i];
-        if (!scan_is(c, SCAN_TARGET) || c == '%' || c == '?')
+        if (!scan_is(c, SCAN_TARGET) || c == '%' || c == '?' || c == '\\')
             return false;
         if (c == '/' && i + 1 < raw.n && (raw.p[i + 1] == '/' || raw.p[i + 1] == '.'))
             return false;
@@ -108,18 +109,46 @@ static const char *uri_path_byte(struct span raw, size_t *at, bool encoded_slash
     return NULL;
 }
 
+/* Bytes of what some servers take for a slash at p: a backslash, an encoded one, or an encoded slash. */
+static size_t uri_like_slash(const char *p, size_t n) {
+    if (n > 0 && *p == '\\')
+        return 1;
+    return n >= 3 && (memcmp(p, "%5C", 3) == 0 || memcmp(p, "%2F", 3) == 0) ? 3 : 0;
+}
+
+/* How many dots a dot segment has that stands at p; 0: none does. */
+static size_t uri_dots(const char *p, size_t n) {
+    return n > 1 && p[0] == '.' && p[1] == '.' ? 2 : n > 0 && p[0] == '.' ? 1 : 0;
+}
+
+/* Why a segment may be a dot segment to some servers and is none to others; NULL: it is the same to all. */
+static const char *uri_hidden_dots(const char *p, size_t n) {
+    for (bool first = true;; first = false) {
+        const size_t dots = uri_dots(p, n);
+        if (dots > 0 && dots < n && p[dots] == ';')
+            return "parameter on a dot segment";
+        if (dots > 0 && (dots == n ? !first : uri_like_slash(p + dots, n - dots) > 0))
+            return "dot segment beside a backslash or an encoded slash";
+        size_t at = 0, width = 0;
+        while (at < n && (width = uri_like_slash(p + at, n - at)) == 0)
+            at++;
+        if (at == n)
+            return NULL;
+        p += at + width;
+        n -= at + width;
+    }
+}
+
 /*
  * Ends the segment text[from..*n) of the new path: takes away what a dot segment takes away. last: no slash follows.
  * NULL, or why it is refused.
  */
 static const char *uri_end_segment(char *text, size_t from, size_t *n, bool last) {
-    const char *segment = text + from;
     const size_t size = *n - from;
-    const size_t dots = size > 1 && segment[0] == '.' && segment[1] == '.' ? 2 : size > 0 && segment[0] == '.' ? 1 : 0;
-    if (dots > 0 && size > dots && (segment[dots] == ';' || segment[dots] == '\\'))
-        return "parameter on a dot segment";
-    if (dots > 0 && size - dots >= 3 && memcmp(segment + dots, "%5C", 3) == 0)
-        return "backslash behind a dot segment";
+    const size_t dots = uri_dots(text + from, size);
+    const char *why = uri_hidden_dots(text + from, size);
+    if (why)
+        return why;
     if (dots == 0 || size != dots) {
         if (!last && size > 0)
             text[(*n)++] = '/';

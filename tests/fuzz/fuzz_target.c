@@ -32,6 +32,7 @@ static void fuzz_path(struct arena *arena, struct span raw, bool keep_slash) {
     fuzz_require(!fuzz_has(path, "//") && !fuzz_has(path, "/./") && !fuzz_has(path, "/../"));
     fuzz_require(!fuzz_ends(path, "/.") && !fuzz_ends(path, "/..") && !fuzz_has(path, "%00"));
     fuzz_require(keep_slash || (!fuzz_has(path, "%2F") && !fuzz_has(path, "%2f")));
+    fuzz_require(!fuzz_has(path, "\\..\\") && !fuzz_has(path, "/..\\") && !fuzz_has(path, "%5C..%5C") && !fuzz_has(path, "/..%2F") && !fuzz_has(path, "%2F../") && !fuzz_ends(path, "\\..") && !fuzz_ends(path, "%5C.."));
     for (size_t i = 0; i < path.n; i++)
         fuzz_require(path.p[i] > 0x20 && path.p[i] < 0x7f && path.p[i] != '?' && path.p[i] != '#');
     struct span again = uri_normalise_path(arena, path, keep_slash, &again_reason);

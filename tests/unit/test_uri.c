@@ -82,15 +82,19 @@ START_TEST(test_uri_path_bad) { /* ".." above the root, "..;", NUL, bad escapes,
         "//..",      "/..;", "/..;/a", "/a/..;x=y/b", "/%2e%2e;/",  "/a/.;/b",   "/a/..\\b",  "/a/..%5cb",
         "/a/..%5Cb", "/%00", "/a%00b", "/%",          "/%4",        "/%4g",      "/%g4",      "/a%",
         "/a%2",      "/%2f", "/a%2Fb", "/a?b",        "/a#b",       "/a b",      "/\x01",     "/\x7f",
-        "/\xc3\xa4", "",     "a",      "a/b",         "**",         "http://a/", "/%2e%2e%2f"};
+        "/\xc3\xa4", "",     "a",      "a/b",         "**",         "http://a/", "/%2e%2e%2f", "/a\\..", "/a\\..\\b",
+        "/a\\.\\b", "/a%5c..%5Cb", "/a%5C..", "/a\\%2e%2e", "/a\\..;x", "/.\\a", "/a/b%5c.%5c/c", "/\\..", "/a\\\\..\\b"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         uri_path_bad(bad[i], strlen(bad[i]), false);
     uri_path_bad("/a\0b", 4, false);
     uri_path_bad("/%00", 4, true);
     const char *reason;
     ck_assert(span_equal(uri_normalise_path(&uri_arena, SPAN("/a%2fb/%2F"), true, &reason), SPAN("/a%2Fb/%2F")));
-    /* A kept slash is no slash: it makes no dot segment. */
-    ck_assert(span_equal(uri_normalise_path(&uri_arena, SPAN("/a/..%2fb"), true, &reason), SPAN("/a/..%2Fb")));
+    /* A kept slash is none to us, but one to some servers: no dot segment beside it. */
+    static const char *const kept[] = {"/a/..%2fb", "/a%2F..", "/a%2f..%2Fb", "/a/.%2Fb", "/a%2F%2e%2e/b", "/a%2F..;x", "/%2F.."};
+    for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++)
+        uri_path_bad(kept[i], strlen(kept[i]), true);
+    ck_assert(span_equal(uri_normalise_path(&uri_arena, SPAN("/a..%2F..b\\...%5C"), true, &reason), SPAN("/a..%2F..b\\...%5C")));
 }
 END_TEST
 
@@ -98,7 +102,7 @@ START_TEST(test_uri_path_random) { /* whatever goes in: no dot segment, no "//" 
     static const char *const parts[] = {"/", "/", ".", "..", "%2e", "%2E", "%2f", "%5c", ";", "a", "%", "%252e", "\\",
                                         "%61"};
     unsigned seed = 7, accepted = 0;
-    for (unsigned round = 0; round < 200000; round++) {
+    for (unsigned round = 0; round < 60000; round++) {
         char text[64] = "/";
         size_t n = 1;
         seed = seed * 1664525 + 1013904223;
@@ -117,6 +121,14 @@ START_TEST(test_uri_path_random) { /* whatever goes in: no dot segment, no "//" 
             snprintf(copy, sizeof(copy), "%.*s/", SPAN_ARGS(out));
             ck_assert_msg(copy[0] == '/' && !strstr(copy, "/../") && !strstr(copy, "/./"), "%s -> %s", text, copy);
             ck_assert(!memmem(out.p, out.n, "//", 2) && !memmem(out.p, out.n, "/..;", 4));
+            /* As it is to a server that takes a backslash, an encoded one or a kept slash for a slash: */
+            for (char *like; (like = strstr(copy, "%5C")) || (like = strstr(copy, "%2F"));) {
+                memmove(like, like + 2, strlen(like + 2) + 1);
+                *like = '/';
+            }
+            for (char *like; (like = strchr(copy, '\\'));)
+                *like = '/';
+            ck_assert_msg(!strstr(copy, "/../") && !strstr(copy, "/./"), "%s -> %s", text, copy);
             ck_assert_ptr_eq(uri_normalise_path(&arena, out, round & 1, &reason).p, out.p);
             accepted++;
         } else {
@@ -124,7 +136,7 @@ START_TEST(test_uri_path_random) { /* whatever goes in: no dot segment, no "//" 
         }
         arena_fini(&arena);
     }
-    ck_assert_uint_gt(accepted, 20000);
+    ck_assert_uint_gt(accepted, 6000);
 }
 END_TEST
 
