@@ -111,7 +111,7 @@ static int headers_delete(lua_State *L) {
     struct http_message *message = headers_self(L);
     struct span name = script_check_text(L, 2);
     script_check_header_name(L, name);
-    http_delete(message, name);
+    http_delete(message, script_copy_text(L, message->arena, name));
     return 0;
 }
 

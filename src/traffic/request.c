@@ -304,8 +304,10 @@ bool request_body(struct request *request, const char *data, size_t n) {
     return exchange_send(request->exchange, framed.p, framed.n);
 }
 
-void request_body_end(struct request *request, const struct http_message *trailers) {
+void request_body_end(struct request *request, struct http_message *trailers) {
     request->body_done = true;
+    if (trailers)
+        http_screen_trailers(&request->subject.head, trailers);
     if (!request->staging)
         buf_release(&request->send);
     if (!request_frame_end(request, trailers)) {

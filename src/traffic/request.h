@@ -65,7 +65,8 @@ void request_refuse(struct request *request, unsigned status, enum cause cause);
 /* --- what the client's side reports --- */
 /* Body bytes, decoded. False: stop until resume_body(). */
 bool request_body(struct request *request, const char *data, size_t n);
-void request_body_end(struct request *request, const struct http_message *trailers);
+/* trailers: live fields, or NULL; those that the head's fields or its edits rule out are deleted. */
+void request_body_end(struct request *request, struct http_message *trailers);
 /* The body cannot be completed: answers status if no head was sent yet, else aborts. */
 void request_body_failed(struct request *request, unsigned status, enum cause cause);
 /* The client has gone: frees the request; the responder is not called any more. */

@@ -275,11 +275,13 @@ enum body_event body_eof(struct body *body) {
  */
 static bool body_trailer_allowed(struct span name) {
     static const char *const prefixes[] = {"content-", "transfer-", "proxy-", "sec-", "if-", "accept", "forwarded",
-                                           "access-control-", "remote-", "x-forwarded-", "x-original-", "x-real-",
-                                           "x-client-", "x-remote-", "x-auth", "x-user", NULL};
+                                           "access-control-", "remote-", "x-forwarded", "x-original-", "x-real-",
+                                           "x-client-", "x-remote-", "x-auth", "x-user", "x-http-method", "x-method",
+                                           "x-host", "x-cluster-", "client-ip", "true-client-ip", NULL};
     static const char *const names[] = {"set-cookie", "www-authenticate", "cache-control", "expires", "age", "vary",
                                         "location", "retry-after", "max-forwards", "range", "pragma", "warning",
-                                        "allow", "from", "referer", "user-agent", "strict-transport-security", NULL};
+                                        "allow", "from", "referer", "user-agent", "strict-transport-security",
+                                        "early-data", NULL};
     char lower[32];
     if (http_field_id(name) != HTTP_FIELD_OTHER || memchr(name.p, '_', name.n))
         return false;

@@ -203,11 +203,33 @@ bool http_set(struct http_message *message, struct span name, struct span value)
     return true;
 }
 
+/* The field of this name, be it deleted or not. */
+static struct http_field *http_find_trace(const struct http_message *message, struct span name) {
+    const enum http_field_id id = http_field_id(name);
+    for (unsigned i = 0; i < message->field_count; i++) {
+        struct http_field *field = &message->fields[i];
+        if (field->id == id && (id != HTTP_FIELD_OTHER || str_equal_nocase(field->name, name)))
+            return field;
+    }
+    return NULL;
+}
+
 void http_delete(struct http_message *message, struct span name) {
     unsigned index = 0;
     struct http_field *field;
     while ((field = http_next_name(message, name, &index)) != NULL)
         field->flags |= HTTP_DELETED;
+    /* What was never there leaves a trace where trailers may follow, which must not bring it after all. */
+    if (!message->is_response && message->body == HTTP_BODY_CHUNKED && !http_find_trace(message, name) &&
+        http_add(message, name, SPAN_NULL))
+        message->fields[message->field_count - 1].flags |= HTTP_DELETED;
+}
+
+void http_screen_trailers(const struct http_message *head, struct http_message *trailers) {
+    for (unsigned i = 0; i < trailers->field_count; i++) {
+        if (http_find_trace(head, trailers->fields[i].name))
+            trailers->fields[i].flags |= HTTP_DELETED;
+    }
 }
 
 void http_delete_id(struct http_message *message, enum http_field_id id) {

@@ -119,6 +119,8 @@ bool http_add(struct http_message *message, struct span name, struct span value)
 /* Replaces the first, deletes the others, adds when there is none. */
 bool http_set(struct http_message *message, struct span name, struct span value);
 void http_delete(struct http_message *message, struct span name);
+/* Deletes the trailers whose names head has or had: sent, set or deleted. A trailer adds, it never overrides. */
+void http_screen_trailers(const struct http_message *head, struct http_message *trailers);
 void http_delete_id(struct http_message *message, enum http_field_id id);
 /*
  * Marks HTTP_HOP on the hop-by-hop fields and on all that Connection names, excepted framing, Host and the fields

@@ -308,6 +308,36 @@ def test_trailers(start, scripted):
     assert seen == [["X-Check: 9"]]
 
 
+def test_trailers_bring_nothing_that_a_rule_has_set_or_removed(start, scripted):
+    """A5: identity that rules decide, by declaration or in Lua, cannot come back behind the body; also on a listener, also if it was never there."""
+    seen = []
+
+    def handler(peer):
+        while True:
+            head = peer.head()
+            peer.body(head)
+            seen.append((head, peer.trailers))
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    gateway = start(f'''
+        listener "http" {{ bind = "127.0.0.1:@http@", request_headers = {{ ["x-listener-gone"] = false }} }}
+        pool "p" {{ servers = {{ "{scripted(handler).address}" }}, probe = false }}
+        route "lua" {{ path = "/lua", function(req)
+            req:set_header("X-Tenant", "ours")
+            req:del_header("X-Admin")
+            return forward "p"
+        end }}
+        route "all" {{ request_headers = {{ ["X-Tenant"] = "ours", ["X-Admin"] = false }}, forward "p" }}''')
+    for path in ("/lua", "/plain"):
+        for sent in ("", "X-Admin: head\r\n"):
+            with raw.connect(gateway.port()) as s:
+                exchange(s, f"POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n{sent}\r\n1\r\nx\r\n0\r\n"
+                            "x-tenant: evil\r\nX-ADMIN: evil\r\nX-Listener-Gone: evil\r\nX-Check: 9\r\n\r\n".encode())
+            head, trailers = seen.pop()
+            assert trailers == ["X-Check: 9"], (path, sent)
+            assert b"\r\nx-tenant: ours\r\n" in head.lower() and b"x-admin" not in head.lower()
+
+
 def test_answers_without_a_body(start, scripted):
     """HEAD, 204 and 304 have no body whatever their headers say, and the connections go on behind them."""
     def handler(peer):

@@ -237,6 +237,8 @@ START_TEST(test_body_trailers_forwarded) { /* A5: none changes framing, routing 
                                "100-continue\r\nRange: 1\r\nIf-Match: x\r\n"
                                "X_Sum: 2\r\nSec-WebSocket-Key: x\r\nProxy-Authorization: a\r\nX-User: "
                                "root\r\nCache-Control: no\r\nLocation: /\r\n"
+                               "X-Forwarded: 1\r\nX-HTTP-Method-Override: PUT\r\nX-Method-Override: PUT\r\nX-Host: b\r\n"
+                               "True-Client-IP: 1\r\nX-Cluster-Client-IP: 1\r\nClient-IP: 1\r\nEarly-Data: 1\r\n"
                                "X-Original-URL: /\r\nX-A-Name-That-Is-Longer-Than-The-Buffer-It-Is-Looked-At-In: "
                                "1\r\nServer-Timing:\t t \r\n\r\n";
     struct arena arena;
