@@ -117,16 +117,19 @@ def test_bytes_without_a_request_close_the_servers_connection(start, scripted):
             peer.send(b"HTTP/1.1 204 No Content\r\n\r\n" + OK + CL + b"6\r\n\r\npoison")
         else:
             peer.answer()
-        peer.wait_closed()
+        took.append((peer.index, peer.wait_closed(20), peer.data))
 
+    took = []
     server = scripted(handler)
-    gateway = start(forwarding(server.address), workers=1)
+    gateway = start(forwarding(server.address, pool='probe = false, keepalive_timeout = "60s",'), workers=1)
     assert raw.request(gateway.port(), GOOD).body == b"ok"
     assert raw.request(gateway.port(), GOOD).body == b"ok"
     time.sleep(0.3)
     assert raw.request(gateway.port(), GOOD).status == 204
     assert raw.request(gateway.port(), GOOD).body == b"ok"
     assert len(server.peers) == 4
+    wait_for(lambda: len(took) >= 3, 5, "the connections with too many bytes closed")
+    assert {index for index, _, _ in took} == {0, 1, 2} and all(data == b"" for _, _, data in took), took  # closed at once, never asked again
 
 
 def test_connection_strips_nothing_of_ours(front):
