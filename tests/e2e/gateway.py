@@ -342,10 +342,13 @@ def stop_listening(listener):
 
 
 def forwarding(*addresses, listener="", pool="probe = false,", route="", before=""):
-    """A configuration with one listener, one pool of these servers and one route to it; the others are more keys."""
+    """A configuration with one listener, one pool of these servers and one route to it; the others are more keys.
+
+    Kept connections outlive what tests wait for: one that is closed was closed for a reason.
+    """
     servers = ", ".join(f'"{address}"' for address in addresses)
     return (f'listener "http" {{ bind = "127.0.0.1:@http@", {listener} }}\n'
-            f'pool "p" {{ servers = {{ {servers} }}, {pool} }}\n{before}\n'
+            f'pool "p" {{ servers = {{ {servers} }}, keepalive_timeout = "60s", {pool} }}\n{before}\n'
             f'route "all" {{ {route} forward "p" }}\n')
 
 

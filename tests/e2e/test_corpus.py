@@ -36,8 +36,7 @@ def responses(start_shared):
 
 
 def running(start_shared, made):
-    # Kept connections outlive each wait: what is closed in a test is closed for a reason.
-    gateway = start_shared(forwarding(made.address, pool='probe = false, keepalive = 1000, keepalive_timeout = "60s",'), workers=1)
+    gateway = start_shared(forwarding(made.address, pool="probe = false, keepalive = 1000,"), workers=1)
     made.port = gateway.port()
     made.gateway = gateway
     yield made

@@ -249,12 +249,13 @@ def push(clients):
 def test_d22_stopped_readers_with_fast_senders(start, origin, kind):
     """D22: 1,000 of them: at most 64 KiB a direction, flat, no processor used, others served, and not a byte lost when they read again.
 
-    MOONGATE_STOPPED_SECONDS=600 for the ten minutes of the requirement; with pytest -s it tells its figures.
+    MOONGATE_STOPPED_SECONDS=600 for the ten minutes of the requirement; with pytest -s it tells its figures. Without tcp_keepalive, for by
+    that clock the kernel closes those that take nothing (the next test).
     """
     flood, count = Flood(), 200 if instrumented() else 1000
     other = origin()
     gateway = start(f'''
-        listener "http" {{ bind = "127.0.0.1:@http@", min_rate = 0, send_timeout = "{60 + int(STOPPED_S)}s" }}
+        listener "http" {{ bind = "127.0.0.1:@http@", min_rate = 0, send_timeout = "{60 + int(STOPPED_S)}s", tcp_keepalive = false }}
         pool "flood" {{ servers = {{ "127.0.0.1:{flood.port}" }}, probe = false }}
         pool "p" {{ servers = {{ "{other.address}" }}, probe = false }}
         route "flood" {{ path = "/flood", forward "flood" }}
@@ -303,6 +304,22 @@ def test_d22_stopped_readers_with_fast_senders(start, origin, kind):
         flood.close()
     assert_unharmed(quiet, attacked)
     wait_for(lambda: live(gateway) == 0, 5 + LATE, "all of them gone")
+
+
+def test_who_takes_nothing_counts_as_vanished(start):
+    """D22, F39: the kernel's clock for unacknowledged data (tcp_keepalive) ends a tunnel whose client stands still, window shut, data waiting."""
+    flood = Flood()
+    gateway = start(forwarding(f"127.0.0.1:{flood.port}", listener='tcp_keepalive = "2s",'))
+    try:
+        with stopped_client(gateway.port()) as s:
+            s.sendall(raw.handshake_bytes("/flood")[0])
+            wait_for(lambda: gateway.counters()["tunnels_opened"] == 1, 5, "the tunnel")
+            begun = time.monotonic()
+            wait_for(lambda: gateway.counters()["tunnels_closed"] == 1, 20 + LATE, "the tunnel's end")
+            assert time.monotonic() - begun > 1
+            assert gateway.wait_access(2)[1]["cause"] == "client reset"
+    finally:
+        flood.close()
 
 
 # --- half-open floods ---

@@ -555,6 +555,28 @@ def test_early_final_answer(start, scripted):
     wait_for(lambda: closed, 5, "the server's connection closed")
 
 
+def test_an_upload_that_was_not_read_whole_leaves_no_connection_behind(start, scripted):
+    """D25: the server answers early and keeps its connection: the next request on it would be read as the rest of the body."""
+    ended = []
+
+    def handler(peer):
+        head = peer.head()
+        peer.answer()
+        ended.append((head.split()[0], peer.wait_closed(20), bytes(peer.data)))
+
+    server = scripted(handler)
+    gateway = start(forwarding(server.address), workers=1)
+    with raw.connect(gateway.port()) as s:
+        s.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhello")
+        response = raw.Response(s)
+        assert response.status == 200 and response.get("connection") == "close"
+        assert raw.read_all(s) == (b"", False)
+    wait_for(lambda: ended, 5, "the server's connection closed")
+    assert ended[0][0] == b"POST" and ended[0][2] in (b"", b"hello")
+    assert raw.request(gateway.port(), GET % b"/").status == 200
+    assert len(server.peers) == 2
+
+
 def test_early_final_answer_and_close_arrive_against_a_full_upload(start, scripted):
     """The server answers and closes with bytes unread, which resets the upload: the answer is relayed all the same."""
     def handler(peer):

@@ -144,6 +144,26 @@ def test_a_kept_connection_that_died(start, scripted, how, method, size, again):
     assert (entry.get("retries"), entry["side"]) == ((1, "gateway") if again else (None, "server"))
 
 
+@pytest.mark.parametrize("part", [b"H", b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 103 Early Hints\r\n\r\n"], ids=["a byte", "half a head", "a 103"])
+def test_a_kept_connection_that_died_behind_a_byte_is_not_tried_again(start, scripted, part):
+    """D25: it was heard from, so the request has arrived: 502, be the method what it may."""
+    got = []
+
+    def handler(peer):
+        for answer in (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", part):
+            got.append(peer.head())
+            peer.send(answer)
+
+    gateway = start(forwarding(scripted(handler).address), workers=1)
+    with raw.connect(gateway.port()) as s:
+        s.sendall(GET % b"/")
+        assert raw.Response(s).status == 200
+        s.sendall(GET % b"/")
+        status = raw.Response(s).status
+        assert (status if status != 103 else raw.Response(s).status) == 502
+    assert len(got) == 2 and gateway.counters()["retries"] == 0 and gateway.counters()["server_reused"] == 1
+
+
 def test_a_post_takes_no_connection_that_was_long_idle(start, scripted):
     server = Stale(scripted, "close")
     gateway = start(forwarding(server.address), workers=1)
@@ -166,6 +186,24 @@ def test_a_fresh_connection_that_died_is_not_tried_again(start, scripted, how):
     response = ask(gateway)
     assert response.status == 502 and len(got) == 1
     assert gateway.wait_access(1)[0]["cause"] == "server closed"
+
+
+@pytest.mark.parametrize("start_of_head", [b"HTTP/1.1 200 OK\r\nConnection: close\r\n", b"HTTP/1.1 200 OK\r\nConnection: x, CLOSE\r\n", b"HTTP/1.0 200 OK\r\n"],
+                         ids=["close", "in a list", "HTTP/1.0"])
+def test_what_the_server_wants_closed_is_not_kept(start, scripted, start_of_head):
+    """A8, D26: the server says so and waits for us: closed at once, the next request takes a fresh one."""
+    ended = []
+
+    def handler(peer):
+        peer.head()
+        peer.send(start_of_head + b"Content-Length: 0\r\n\r\n")
+        ended.append((peer.wait_closed(20), bytes(peer.data)))
+
+    server = scripted(handler)
+    gateway = start(forwarding(server.address), workers=1)
+    assert ask(gateway).status == ask(gateway).status == 200
+    wait_for(lambda: len(ended) == 2, 5, "both connections closed")
+    assert len(server.peers) == 2 and all(data == b"" for _, data in ended)
 
 
 def test_a_kept_connection_with_an_end_waiting_is_not_used(start, scripted):

@@ -121,7 +121,7 @@ def test_bytes_without_a_request_close_the_servers_connection(start, scripted):
 
     took = []
     server = scripted(handler)
-    gateway = start(forwarding(server.address, pool='probe = false, keepalive_timeout = "60s",'), workers=1)
+    gateway = start(forwarding(server.address), workers=1)
     assert raw.request(gateway.port(), GOOD).body == b"ok"
     assert raw.request(gateway.port(), GOOD).body == b"ok"
     time.sleep(0.3)

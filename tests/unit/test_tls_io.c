@@ -261,6 +261,51 @@ START_TEST(a_write_that_waits_hides_no_record) {
 }
 END_TEST
 
+/* An error that somebody else has left in the thread's queue. */
+static void leave_error(void) { ERR_raise(ERR_LIB_SSL, SSL_R_BAD_LENGTH); }
+
+START_TEST(errors_left_by_others_are_not_ours) { /* C18: the queue is cleared before each call, not only behind a failed one */
+    struct tls_server *server = server_plain();
+    enum io result = IO_AGAIN;
+    char data[4096] = {0};
+    size_t n;
+    int fds[2];
+
+    pair_open(fds);
+    struct conn *conn = server_conn(fds[0], server);
+    struct peer peer = peer_open(fds[1], "a.example", _i == 0 ? TLS1_2_VERSION : TLS1_3_VERSION, NULL);
+    SSL_set_app_data(peer.ssl, &peer);
+    for (int i = 0; i < TURNS && (result == IO_AGAIN || !SSL_is_init_finished(peer.ssl)); i++) {
+        ERR_clear_error();
+        (void)SSL_do_handshake(peer.ssl);
+        peer_send(&peer, SIZE_MAX);
+        loop_turn(loop, 5);
+        leave_error();
+        if (result == IO_AGAIN)
+            result = conn_handshake(conn);
+        ERR_clear_error();
+        peer_receive(&peer);
+    }
+    ck_assert_int_eq(result, IO_OK);
+    conn->readable = true; /* nothing is there, and it is asked all the same */
+    leave_error();
+    ck_assert_int_eq(conn_read(conn, data, sizeof data, &n), IO_AGAIN);
+    do {
+        leave_error();
+        result = conn_write(conn, data, sizeof data, &n);
+    } while (result == IO_OK);
+    ck_assert_int_eq(result, IO_AGAIN);
+    ck_assert(!conn->failed);
+    ERR_clear_error();
+    peer_write(&peer, "still here", 10);
+    peer_send(&peer, SIZE_MAX);
+    assert_reads(conn, "still here");
+    conn_close(&conn);
+    peer_close(&peer);
+    tls_server_free(&server);
+}
+END_TEST
+
 START_TEST(no_system_call_while_a_flag_is_clear) {
     struct tls_server *server = server_plain();
     struct duo duo = duo_open(server, "a.example", 0, NULL);
@@ -410,6 +455,7 @@ static Suite *suite(void) {
     tcase_add_test(c, records_cut_at_every_byte_do_not_spin);
     tcase_add_test(c, request_glued_to_the_handshake_is_pending);
     tcase_add_test(c, a_write_that_waits_hides_no_record);
+    tcase_add_loop_test(c, errors_left_by_others_are_not_ours, 0, 2);
     tcase_add_test(c, no_system_call_while_a_flag_is_clear);
     tcase_add_loop_test(c, writes_are_retried_from_a_moved_buffer, 0, 2);
     tcase_add_test(c, bulk_both_ways_between_our_conns);
