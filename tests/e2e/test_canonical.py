@@ -262,4 +262,10 @@ def test_handshakes_mean_the_same_to_everybody(recording):
     assert by_node(heads, [1] * len(heads)) == read and all(len(one) == 1 for one in read)
     seen = [(method, target, without_ours(fields), body, trailers) for [(method, target, fields, body, trailers)] in read]
     assert seen == [by_h11(case.server)[0] for case in cases]
-    assert all(entry["event"] in ("open", "close") for entry in gateway.access())
+    wait_for(lambda: len(gateway.access(event="open")) == len(cases), 10, "a log line for each")
+    entries = {entry["id"]: entry for entry in gateway.access(event="open")}
+    for [(method, target, fields, _, _)] in read:
+        entry = entries.pop(dict(fields)["x-request-id"])
+        query = "?" + entry["query"] if "query" in entry else ""
+        assert (method, normal_path(entry["path"]) + query, entry["host"]) == ("GET", target, dict(fields)["host"]), entry
+    assert not entries and {entry["event"] for entry in gateway.access()} <= {"open", "close"}
