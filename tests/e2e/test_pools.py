@@ -159,8 +159,10 @@ def test_a_kept_connection_that_died_behind_a_byte_is_not_tried_again(start, scr
         s.sendall(GET % b"/")
         assert raw.Response(s).status == 200
         s.sendall(GET % b"/")
-        status = raw.Response(s).status
-        assert (status if status != 103 else raw.Response(s).status) == 502
+        response = raw.Response(s)
+        if response.status == 103:
+            response = raw.Response(s, rest=response.rest)
+        assert response.status == 502
     assert len(got) == 2 and gateway.counters()["retries"] == 0 and gateway.counters()["server_reused"] == 1
 
 
@@ -377,6 +379,7 @@ def test_failed_connects_of_live_requests_count(start, origin):
     assert answers == {"b": 40}, "no client has seen any of it"
     gateway.wait_err(f"p/{a.address} down: ")
     after = gateway.counters()["server_connect_failures"]
+    assert after >= 3
     tally(gateway, 20)
     assert gateway.counters()["server_connect_failures"] == after
 
