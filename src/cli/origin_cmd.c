@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "base/addr.h"
 #include "base/str.h"
 #include "cli/cli.h"
 #include "cli/origin/origin.h"
@@ -59,6 +60,9 @@ static int origin_cmd_parse(int argc, char **argv, struct origin_options *option
     if (!str_parse_u63(span_of(port), &number) || number > 65535)
         return cli_usage_error(&cli_origin, "'%s' is no port", port);
     options->port = (uint16_t)number;
+    struct addr_small ip;
+    if (options->bind && (!addr_parse_ip(span_of(options->bind), &ip) || options->bind[0] == '['))
+        return cli_usage_error(&cli_origin, "--bind wants an IP address, '%s' is none", options->bind);
     if (options->tls_key && !options->tls_cert)
         return cli_usage_error(&cli_origin, "--tls-key needs --tls-cert");
     /* The name is a field value in every answer. */

@@ -234,9 +234,9 @@ void config_probe_written(struct config_probe *probe);
 typedef void config_mistake_fn(void *owner, struct config_place place, const char *text);
 /*
  * Checks what concerns more than one declaration: two listeners on one address, certificate files readable, a forward to a pool
- * without servers, no listener. Reports each mistake; returns their count.
+ * without servers, no listener (if whole: the file was read to its end). Reports each mistake; returns their count.
  */
-unsigned config_validate(const struct config *config, config_mistake_fn *report, void *owner);
+unsigned config_validate(const struct config *config, bool whole, config_mistake_fn *report, void *owner);
 
 const struct config_pool *config_find_pool(const struct config *config, const char *name);
 const struct config_listener *config_find_listener(const struct config *config, const char *name);

@@ -133,9 +133,9 @@ static void validate_pool(struct validate *v, const struct config_pool *pool) {
     }
 }
 
-unsigned config_validate(const struct config *config, config_mistake_fn *report, void *owner) {
+unsigned config_validate(const struct config *config, bool whole, config_mistake_fn *report, void *owner) {
     struct validate v = {.config = config, .report = report, .owner = owner};
-    if (config->listener_count == 0)
+    if (config->listener_count == 0 && whole)
         validate_report(&v, (struct config_place){.file = config->file, .line = 1},
                         "no listener: nothing would be served (listener \"http\" { bind = \"0.0.0.0:80\" })");
     for (unsigned i = 0; i < config->listener_count; i++) {

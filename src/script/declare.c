@@ -98,6 +98,8 @@ void *declare_grow(void **list, unsigned *count, size_t size) {
     return element;
 }
 
+bool declare_is_function(lua_State *L, int index) { return lua_isfunction(L, index) && !lua_iscfunction(L, index); }
+
 unsigned declare_bind(lua_State *L, const char *label) {
     struct script_declare *declare = declare_of(L);
     struct script_load *load = declare->writable;
@@ -212,8 +214,10 @@ static int declare_call_hook(lua_State *L) {
         return luaL_error(L, "%s is for loading only, not for functions that run later", word);
     if (script_is_mistake(L, 1))
         return 0;
-    if (lua_type(L, 1) != LUA_TFUNCTION)
-        return script_mistake(L, "%s: expected a function, got a %s", word, luaL_typename(L, 1));
+    if (lua_isnone(L, 1))
+        return script_mistake(L, "%s: a function is missing: %s(function(...) ... end)", word, word);
+    if (!declare_is_function(L, 1))
+        return script_mistake(L, "%s: expected a function%s, got a %s", word, lua_isfunction(L, 1) ? " of your own" : "", luaL_typename(L, 1));
     struct declare_hooks *hooks = &declare_of(L)->hooks[which];
     char label[64];
     snprintf(label, sizeof(label), "%s %u", word, hooks->count + 1);

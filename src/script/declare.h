@@ -69,6 +69,8 @@ struct config_place declare_place(lua_State *L);
 struct script_declare *declare_of(lua_State *L);
 /* Keeps the function on top (popped) under the next index; in a replay it must have the same label. Raises on a mismatch. */
 unsigned declare_bind(lua_State *L, const char *label);
+/* Whether there is a function of a file's own; the language's words are C functions, and one of those bare is a forgotten call. */
+bool declare_is_function(lua_State *L, int index);
 /* Pushes the value that swallows every use (script_mistake()), without a report. */
 void declare_push_mistake(lua_State *L);
 /* A path relative to the configuration file's folder, in the arena. */

@@ -130,6 +130,5 @@ void declare_finish(lua_State *L) {
     declare_fill_routes(&reader, declare, config);
     words_check_globals(declare);
     declare_keep_places(&reader, config);
-    if (!declare->aborted)
-        config_validate(config, declare_on_mistake, declare);
+    config_validate(config, !declare->aborted, declare_on_mistake, declare);
 }

@@ -13,8 +13,8 @@
 static void declare_check_function(struct option_reader *reader, const struct option *option, int index, void *field) {
     (void)option;
     (void)field; /* bound afterwards, in order */
-    if (lua_type(reader->L, index) != LUA_TFUNCTION)
-        option_wrong(reader, index, "a function");
+    if (!declare_is_function(reader->L, index))
+        option_wrong(reader, index, lua_isfunction(reader->L, index) ? "a function of your own" : "a function");
 }
 
 static void declare_read_on_error(struct option_reader *reader, const struct option *option, int index, void *field) {
@@ -60,7 +60,8 @@ const struct option option_route[] = {
 /* Keeps the function under key, if there is one. */
 static unsigned declare_bind_key(lua_State *L, int index, const char *route, const char *key) {
     lua_pushstring(L, key);
-    if (lua_rawget(L, index) != LUA_TFUNCTION) {
+    lua_rawget(L, index);
+    if (!declare_is_function(L, -1)) {
         lua_pop(L, 1);
         return CONFIG_NO_FUNCTION;
     }
@@ -70,7 +71,8 @@ static unsigned declare_bind_key(lua_State *L, int index, const char *route, con
 }
 
 static unsigned declare_bind_step(lua_State *L, int index, const char *route, lua_Integer step) {
-    if (lua_rawgeti(L, index, step) != LUA_TFUNCTION) {
+    lua_rawgeti(L, index, step);
+    if (!declare_is_function(L, -1)) {
         lua_pop(L, 1);
         return CONFIG_NO_FUNCTION;
     }
@@ -78,6 +80,8 @@ static unsigned declare_bind_step(lua_State *L, int index, const char *route, lu
     snprintf(label, sizeof(label), "route \"%s\": step %lld", route, (long long)step);
     return declare_bind(L, label);
 }
+
+enum { DECLARE_STEPS_MAX = 1000 };
 
 /* How many steps there are; a hole is reported. */
 static unsigned declare_count_steps(struct option_reader *reader, int index) {
@@ -100,7 +104,11 @@ static unsigned declare_count_steps(struct option_reader *reader, int index) {
     }
     if (count == 0)
         option_mistake(reader, "no steps: what should happen? (forward, reply, redirect, drop or a function)");
-    return count > 1000 ? 1000 : (unsigned)count;
+    if (count > DECLARE_STEPS_MAX) {
+        option_mistake(reader, "%lld steps, %d are the most", (long long)count, DECLARE_STEPS_MAX);
+        return 0;
+    }
+    return (unsigned)count;
 }
 
 /* Reads the steps; true when one of them can forward. */
@@ -131,6 +139,8 @@ static bool declare_read_steps(struct option_reader *reader, int index, struct d
         }
         if (script_is_mistake(L, -1))
             forwards = true;
+        else if (lua_isfunction(L, -1))
+            option_mistake(reader, "step %u: a word alone is no action: forward \"pool\", reply(404), redirect \"url\", drop()", i + 1);
         else
             option_mistake(reader, "step %u: expected an action or a function, got a %s", i + 1, luaL_typename(L, -1));
         lua_pop(L, 1);

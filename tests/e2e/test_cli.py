@@ -63,7 +63,7 @@ def test_help_and_version_of_each_command(moongate, command):
     (["demo", "--port", "x"], "port"), (["demo", "--port", "70000"], "port"), (["demo", "--port"], "needs a value"),
     (["demo", "--bind", "nowhere"], "IP address"), (["demo", "extra"], "extra"),
     (["origin"], "port"), (["origin", "x"], "port"), (["origin", "70000"], "port"), (["origin", "1", "2"], "one too many"),
-    (["origin", "--name"], "needs a value"), (["origin", "1", "--tls-key", "k"], "--tls-cert"), (["origin", "1", "--name", "a b"], "name"),
+    (["origin", "1", "--bind", "nowhere"], "IP address"), (["origin", "--name"], "needs a value"), (["origin", "1", "--tls-key", "k"], "--tls-cert"), (["origin", "1", "--name", "a b"], "name"),
     *[([command, "--bogus", "x"], "unknown option '--bogus'") for command in COMMANDS],
 ])
 def test_usage_errors_exit_with_2(moongate, args, says):

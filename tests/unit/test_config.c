@@ -142,7 +142,7 @@ static void test_config_setup(void) {
 static void test_config_teardown(void) { config_free(&test_config); }
 
 static void test_config_expect(unsigned count) {
-    ck_assert_uint_eq(config_validate(test_config, test_config_report, &test_count), count);
+    ck_assert_uint_eq(config_validate(test_config, true, test_config_report, &test_count), count);
     ck_assert_uint_eq(test_count, count);
 }
 

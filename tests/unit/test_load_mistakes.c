@@ -85,10 +85,15 @@ static const struct {
     {"pool 'x' (5)", "pool \"x\": expected a table, got a number\n"},
     {"settings 'x'", "settings: expected a table"},
     {"on_close('x')", "on_close: expected a function, got a string\n"},
+    {"on_close()", "on_close: a function is missing: on_close(function(...) ... end)\n"},
+    {"on_close(log.info)", "on_close: expected a function of your own, got a function\n"},
     /* routes */
     {"route 'r' {}", "route \"r\": no steps"},
     {"route 'r' { drop(), forward 'web' }", "route \"r\": step 2 never runs"},
     {"local f route 'r' { f, forward 'web' }", "route \"r\": step 1 is nil"},
+    {"route 'r' { reply }", "route \"r\": step 1: a word alone is no action: forward"},
+    {"route 'r' { when = reply, drop() }", "route \"r\": when: expected a function of your own, got a function\n"},
+    {"local steps = {} for i = 1, 1001 do steps[i] = function() end end route 'r' (steps)", "route \"r\": 1001 steps, 1000 are the most\n"},
     {"route 'r' { 'web' }", "route \"r\": step 1: expected an action or a function, got a string\n"},
     {"route 'r' { on_error = 'next', reply(200) }", "route \"r\": on_error = \"next\" makes no sense"},
     {"route 'r' { on_error = 'ignore', forward 'web' }", "on_error: expected \"next\", got \"ignore\"\n"},
@@ -151,6 +156,16 @@ START_TEST(test_load_mistakes_at_once) {
 }
 END_TEST
 
+/* What a file that ends early has declared is judged, what it may have gone on to declare is not. */
+START_TEST(test_load_mistakes_before_an_end) {
+    ck_assert_ptr_null(load_text("listener 'x' { bind = { '127.0.0.1:80', '127.0.0.1:80' } }\nroute 'r' { forward 'later' }\nerror('stop')\n"));
+    ck_assert_str_eq(load_said, "moongate.lua:1: listener \"x\": bind[2]: 127.0.0.1:80 is used already by listener \"x\"\n"
+                                "moongate.lua:3: stop\n");
+    ck_assert_ptr_null(load_text("\nerror('stop')\n"));
+    ck_assert_str_eq(load_said, "moongate.lua:2: stop\n");
+}
+END_TEST
+
 START_TEST(test_load_mistakes_of_several_files) {
     load_write("a.lua", "pool 'a' { serves = 1, servers = { '127.0.0.1:1' } }\nx = = 1");
     load_write("b.lua", "pool 'b' { serves = 1, servers = { '127.0.0.1:1' } }\nnothing()\n");
@@ -208,6 +223,7 @@ int main(void) {
     tcase_add_checked_fixture(tests, load_setup, load_teardown);
     tcase_add_loop_test(tests, test_load_mistake, 0, (int)(sizeof bad / sizeof bad[0]));
     tcase_add_test(tests, test_load_mistakes_at_once);
+    tcase_add_test(tests, test_load_mistakes_before_an_end);
     tcase_add_test(tests, test_load_mistakes_of_several_files);
     tcase_add_test(tests, test_load_warnings_do_not_fail);
     tcase_add_test(tests, test_load_own_globals);
