@@ -9,6 +9,7 @@
  */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "cli/cli.h"
@@ -29,40 +30,64 @@ static void check_report(void *owner, bool is_error, const char *text) {
     fprintf(stderr, "%s\n", text);
 }
 
-static void check_mistake(struct check *check, struct config_place place, const char *kind, const char *name,
-                          const char *text) {
-    char *line = mem_printf("%s:%d: %s \"%s\": %s", place.file ? place.file : "?", place.line, kind, name, text);
-    check_report(check, true, line);
+/* One declaration at which files are looked, and where its mistakes go. */
+struct check_look {
+    config_mistake_fn *add;
+    void *adder;
+    struct config_place place;
+    const char *kind, *name;
+};
+
+static void check_mistake(const struct check_look *look, const char *text) {
+    char *line = mem_printf("%s \"%s\": %s", look->kind, look->name, text);
+    look->add(look->adder, look->place, line);
     mem_free(line);
 }
 
-static void check_listener(struct check *check, const struct config_listener *listener) {
-    if (!listener->tls || listener->certificate_count == 0)
-        return;
-    struct tls_certificate *certificates = mem_alloc_array(listener->certificate_count, sizeof(*certificates));
-    for (unsigned i = 0; i < listener->certificate_count; i++) {
-        const struct config_certificate *from = &listener->certificates[i];
-        certificates[i] = (struct tls_certificate){.cert = from->cert, .key = from->key, .name = from->name};
-    }
+/* False also where the loader has said already what is wrong. */
+static bool check_readable(const char *path) { return path && access(path, R_OK) == 0; }
+
+static bool check_certificates(const struct check_look *look, const struct config_listener *listener,
+                               const struct tls_certificate *certificates, unsigned count) {
+    bool ca = !listener->client_ca || check_readable(listener->client_ca);
     struct tls_server_options options = {
         .certificates = certificates,
-        .certificate_count = listener->certificate_count,
+        .certificate_count = count,
         .min_version = listener->tls_min,
         .session_id = listener->name,
-        .client_cert = (enum tls_client_cert)listener->client_cert,
-        .client_ca = listener->client_ca,
+        .client_cert = ca ? (enum tls_client_cert)listener->client_cert : TLS_CLIENT_CERT_NONE,
+        .client_ca = ca ? listener->client_ca : NULL,
     };
     char error[TLS_ERROR_MAX];
     struct tls_server *server = tls_server_new(&options, error);
-    if (server)
-        tls_server_free(&server);
-    else
-        check_mistake(check, listener->place, "listener", listener->name, error);
+    if (!server)
+        check_mistake(look, error);
+    bool good = server != NULL;
+    tls_server_free(&server);
+    return good;
+}
+
+/* Each certificate by itself, so that one that is bad hides no other; then, if they are good, all together. */
+static void check_listener(const struct check_look *look, const struct config_listener *listener) {
+    struct tls_certificate *certificates = mem_alloc_array(listener->certificate_count + 1, sizeof(*certificates));
+    unsigned good = 0;
+    for (unsigned i = 0; i < listener->certificate_count; i++) {
+        const struct config_certificate *from = &listener->certificates[i];
+        certificates[good] = (struct tls_certificate){.cert = from->cert, .key = from->key, .name = from->name};
+        if (check_readable(from->cert) && check_readable(from->key) && check_certificates(look, listener, &certificates[good], 1))
+            good++;
+    }
+    if (good > 1)
+        check_certificates(look, listener, certificates, good);
     mem_free(certificates);
 }
 
-static void check_pool(struct check *check, const struct config_pool *pool) {
-    if (!pool->tls)
+static void check_pool(const struct check_look *look, const struct config_pool *pool) {
+    const char *const files[] = {pool->tls_ca, pool->tls_cert, pool->tls_key};
+    for (size_t i = 0; i < ARRAY_LEN(files); i++)
+        if (files[i] && !check_readable(files[i]))
+            return;
+    if (!pool->tls || !pool->tls_cert != !pool->tls_key)
         return;
     struct tls_client_options options = {
         .verify = pool->tls_verify, .ca = pool->tls_ca, .cert = pool->tls_cert, .key = pool->tls_key};
@@ -71,14 +96,19 @@ static void check_pool(struct check *check, const struct config_pool *pool) {
     if (client)
         tls_client_free(&client);
     else
-        check_mistake(check, pool->place, "pool", pool->name, error);
+        check_mistake(look, error);
 }
 
-static void check_config(struct check *check, const struct config *config) {
-    for (unsigned i = 0; i < config->listener_count; i++)
-        check_listener(check, &config->listeners[i]);
-    for (unsigned i = 0; i < config->pool_count; i++)
-        check_pool(check, &config->pools[i]);
+static void check_look(void *owner, const struct config *config, config_mistake_fn *add, void *adder) {
+    (void)owner;
+    for (unsigned i = 0; i < config->listener_count; i++) {
+        const struct config_listener *listener = &config->listeners[i];
+        check_listener(&(struct check_look){add, adder, listener->place, "listener", listener->name}, listener);
+    }
+    for (unsigned i = 0; i < config->pool_count; i++) {
+        const struct config_pool *pool = &config->pools[i];
+        check_pool(&(struct check_look){add, adder, pool->place, "pool", pool->name}, pool);
+    }
 }
 
 static const char *check_plural(unsigned count) {
@@ -87,10 +117,9 @@ static const char *check_plural(unsigned count) {
 
 static int check_file(const char *file, bool strict) {
     struct check check = {0};
-    struct script_load *load = script_load_file(file, check_report, &check);
+    struct script_load *load = script_load_look(file, check_report, check_look, &check);
     if (load) {
         const struct config *config = script_load_config(load);
-        check_config(&check, config);
         if (check.errors == 0 && !(strict && check.warnings > 0))
             printf("%s: ok: %u listener%s, %u pool%s, %u route%s\n", file, config->listener_count,
                    check_plural(config->listener_count), config->pool_count, check_plural(config->pool_count),

@@ -58,6 +58,7 @@ struct script_declare {
     unsigned known_count;
     struct buf chunk;               /* of lua_dump() */
     bool aborted;                   /* a file ended before its end: names may be missing */
+    bool finished;                  /* the configuration is filled in */
     uint64_t deadline_ms;
     unsigned include_depth;
 };

@@ -131,4 +131,5 @@ void declare_finish(lua_State *L) {
     words_check_globals(declare);
     declare_keep_places(&reader, config);
     config_validate(config, !declare->aborted, declare_on_mistake, declare);
+    declare->finished = true;
 }

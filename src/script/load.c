@@ -105,7 +105,13 @@ static void load_say(script_report_fn *report, void *owner, const char *file, co
         report(owner, true, line);
 }
 
+static void load_on_mistake(void *adder, struct config_place place, const char *text) { declare_report(adder, place, true, text); }
+
 struct script_load *script_load_file(const char *file, script_report_fn *report, void *owner) {
+    return script_load_look(file, report, NULL, owner);
+}
+
+struct script_load *script_load_look(const char *file, script_report_fn *report, script_look_fn *look, void *owner) {
     struct script_load *load = load_new(file);
     const struct load_source *source = load_source_get(load, LOAD_SOURCE_FILE, file);
     if (!source->data) {
@@ -122,6 +128,8 @@ struct script_load *script_load_file(const char *file, script_report_fn *report,
     struct script_declare declare;
     declare_init(&declare, script, load, load);
     load_into(&declare, source);
+    if (look && declare.finished)
+        look(owner, load->config, load_on_mistake, &declare);
     load_report_flush(&declare.report, report, owner);
     bool failed = declare.report.errors > 0;
     declare_fini(&declare);

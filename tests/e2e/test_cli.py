@@ -170,6 +170,12 @@ def test_check_opens_certificates_but_no_socket(moongate, write, certificate):
     write("no key", "other.key")
     done = moongate("check", write(GOOD.replace('8080"', f'8080", {tls % "other.key"}')))
     assert done.returncode == 1 and ":1: listener" in done.stderr and "other.key" in done.stderr
+    write("no key", "third.key")
+    done = moongate("check", write(GOOD.replace('8080"', f'8080", tls = {{ certs = {{ {{ cert = "{certificate[0]}", key = "other.key" }}, '
+                                                f'{{ cert = "{certificate[0]}", key = "third.key" }} }} }}') +
+                                   f'pool "t" {{ servers = "127.0.0.1:1", tls = {{ ca = "other.key" }}, wieght = 1 }}\nlistener "x" {{}}\n'))
+    for says in ("other.key", "third.key", "CA file", "wieght", "bind is missing"):
+        assert says in done.stderr, "all at once: mistakes in the text, and in what it names"
 
 
 def test_modules_includes_and_files(moongate, write, tmp_path):
