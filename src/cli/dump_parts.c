@@ -211,9 +211,9 @@ static json_t *dump_servers(const struct config_pool *pool) {
     for (unsigned i = 0; i < pool->server_count; i++) {
         const struct config_server *server = &pool->servers[i];
         json_array_append_new(array,
-                              json_pack("{s:o,s:o,s:i,s:b}", "name", dump_text(server->name), "address",
+                              json_pack("{s:o,s:o,s:i,s:b,s:o}", "name", dump_text(server->name), "address",
                                         dump_text(server->address), "weight", (int)server->weight, "backup",
-                                        server->backup));
+                                        server->backup, "max_connections", dump_limit(server->max_connections)));
     }
     return array;
 }
@@ -243,6 +243,9 @@ json_t *dump_pool(const struct config_pool *pool) {
     json_object_set_new(o, "slow_start_ms", dump_limit(pool->slow_start_ms));
     json_object_set_new(o, "affinity", dump_affinity(&pool->affinity));
     json_object_set_new(o, "probe", dump_probe(&pool->probe));
+    json_object_set_new(o, "queue", json_integer(pool->queue));
+    json_object_set_new(o, "queue_timeout_ms", dump_limit(pool->queue_timeout_ms));
+    json_object_set_new(o, "on_down", json_string("keep")); /* the one there is */
     json_object_set_new(o, "connect_timeout_ms", dump_limit(pool->connect_timeout_ms));
     json_object_set_new(o, "response_timeout_ms", dump_limit(pool->response_timeout_ms));
     json_object_set_new(o, "upgrade_timeout_ms", dump_limit(pool->upgrade_timeout_ms));

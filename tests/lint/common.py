@@ -48,3 +48,24 @@ def finish(problems):
     for problem in problems:
         print(problem)
     sys.exit(1 if problems else 0)
+
+
+def tables():
+    """{name of a C table: [(key, default or None if of a later version)]}"""
+    found = {}
+    for path in files("src/script", ".c"):
+        for name, body in re.findall(r"^const struct option (\w+)\[\] = \{\n(.*?)^\};", read(path), re.M | re.S):
+            rows = []
+            for row in re.split(r"\n    (?=\{\.key = )", "\n" + body)[1:]:
+                key = re.match(r'\{\.key = "(\w+)"', row)
+                default = re.search(r'\.fallback = "((?:\\.|[^"\\])*)"', row)
+                if key:
+                    rows.append((key.group(1), default.group(1) if default and "OPTION_LATER" not in row else None))
+            found[name] = rows
+    return found
+
+
+def kinds():
+    """(the word of a section, the names of its C tables)"""
+    for word, first, second in re.findall(r'\{"([a-z_ ]+)", (\w+), (\w+)\},', read("src/script/option_kinds.c")):
+        yield word, [name for name in (first, second) if name != "NULL"]
