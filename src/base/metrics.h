@@ -23,7 +23,7 @@
     X(tls_failures, "TLS handshakes with clients that failed") \
     X(requests_started, "request heads understood") \
     X(requests_ended, "requests ended, tunnels that follow not counted") \
-    X(requests_bad, "heads and bodies refused by the guard") \
+    X(requests_bad, "heads and bodies that could not be read") \
     X(parser_mismatches, "heads on which guard and parser disagreed (answered 400)") \
     X(tunnels_opened, "tunnels opened") \
     X(tunnels_closed, "tunnels closed") \
