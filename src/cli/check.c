@@ -32,22 +32,24 @@ static void check_report(void *owner, bool is_error, const char *text) {
 
 /* One declaration at which files are looked, and where its mistakes go. */
 struct check_look {
-    config_mistake_fn *add;
+    script_add_fn *add;
     void *adder;
     struct config_place place;
     const char *kind, *name;
 };
 
-static void check_mistake(const struct check_look *look, const char *text) {
+static void check_add(const struct check_look *look, bool is_error, const char *text) {
     char *line = mem_printf("%s \"%s\": %s", look->kind, look->name, text);
-    look->add(look->adder, look->place, line);
+    look->add(look->adder, look->place, is_error, line);
     mem_free(line);
 }
+
+static void check_warn(void *look, const char *text) { check_add(look, false, text); }
 
 /* False also where the loader has said already what is wrong. */
 static bool check_readable(const char *path) { return path && access(path, R_OK) == 0; }
 
-static bool check_certificates(const struct check_look *look, const struct config_listener *listener,
+static bool check_certificates(struct check_look *look, const struct config_listener *listener,
                                const struct tls_certificate *certificates, unsigned count) {
     bool ca = !listener->client_ca || check_readable(listener->client_ca);
     struct tls_server_options options = {
@@ -57,18 +59,19 @@ static bool check_certificates(const struct check_look *look, const struct confi
         .session_id = listener->name,
         .client_cert = ca ? (enum tls_client_cert)listener->client_cert : TLS_CLIENT_CERT_NONE,
         .client_ca = ca ? listener->client_ca : NULL,
+        .warn = {check_warn, look},
     };
     char error[TLS_ERROR_MAX];
     struct tls_server *server = tls_server_new(&options, error);
     if (!server)
-        check_mistake(look, error);
+        check_add(look, true, error);
     bool good = server != NULL;
     tls_server_free(&server);
     return good;
 }
 
 /* Each certificate by itself, so that one that is bad hides no other; then, if they are good, all together. */
-static void check_listener(const struct check_look *look, const struct config_listener *listener) {
+static void check_listener(struct check_look *look, const struct config_listener *listener) {
     struct tls_certificate *certificates = mem_alloc_array(listener->certificate_count + 1, sizeof(*certificates));
     unsigned good = 0;
     for (unsigned i = 0; i < listener->certificate_count; i++) {
@@ -82,7 +85,7 @@ static void check_listener(const struct check_look *look, const struct config_li
     mem_free(certificates);
 }
 
-static void check_pool(const struct check_look *look, const struct config_pool *pool) {
+static void check_pool(struct check_look *look, const struct config_pool *pool) {
     const char *const files[] = {pool->tls_ca, pool->tls_cert, pool->tls_key};
     for (size_t i = 0; i < ARRAY_LEN(files); i++)
         if (files[i] && !check_readable(files[i]))
@@ -90,16 +93,16 @@ static void check_pool(const struct check_look *look, const struct config_pool *
     if (!pool->tls || !pool->tls_cert != !pool->tls_key)
         return;
     struct tls_client_options options = {
-        .verify = pool->tls_verify, .ca = pool->tls_ca, .cert = pool->tls_cert, .key = pool->tls_key};
+        .verify = pool->tls_verify, .ca = pool->tls_ca, .cert = pool->tls_cert, .key = pool->tls_key, .warn = {check_warn, look}};
     char error[TLS_ERROR_MAX];
     struct tls_client *client = tls_client_new(&options, error);
     if (client)
         tls_client_free(&client);
     else
-        check_mistake(look, error);
+        check_add(look, true, error);
 }
 
-static void check_look(void *owner, const struct config *config, config_mistake_fn *add, void *adder) {
+static void check_look(void *owner, const struct config *config, script_add_fn *add, void *adder) {
     (void)owner;
     for (unsigned i = 0; i < config->listener_count; i++) {
         const struct config_listener *listener = &config->listeners[i];

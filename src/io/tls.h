@@ -30,6 +30,12 @@ struct tls_certificate {
     const char *name; /* SNI it is for ("a.example", "*.example"); NULL: from the certificate's own names */
 };
 
+/* Who hears that a certificate is out of date; say NULL: the log. */
+struct tls_warn {
+    void (*say)(void *owner, const char *text);
+    void *owner;
+};
+
 /* What clients are asked for. */
 enum tls_client_cert {
     TLS_CLIENT_CERT_NONE,
@@ -45,6 +51,7 @@ struct tls_server_options {
     const char *session_id;    /* distinguishes listeners for resumption (requirements C19) */
     enum tls_client_cert client_cert;
     const char *client_ca;     /* PEM file of who may sign them; needed unless NONE */
+    struct tls_warn warn;
 };
 
 /* Loads everything; NULL with a sentence in error[TLS_ERROR_MAX] that names the file and why. Reference count 1. */
@@ -57,6 +64,7 @@ struct tls_client_options {
     bool verify;          /* chain and name; default on */
     const char *ca;       /* PEM file instead of the system's store; NULL: the system's */
     const char *cert, *key; /* PEM files of ours, for servers that ask; NULL: none */
+    struct tls_warn warn;
 };
 struct tls_client *tls_client_new(const struct tls_client_options *options, char *error);
 void tls_client_free(struct tls_client **client);

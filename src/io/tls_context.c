@@ -115,23 +115,24 @@ static bool tls_context_load_key(SSL_CTX *context, const struct tls_certificate 
 }
 
 /* An outdated certificate still serves: clients will complain, and so do we. */
-static void tls_context_check_dates(X509 *x509, const char *path) {
+static void tls_context_check_dates(X509 *x509, const char *path, const struct tls_warn *warn) {
     const ASN1_TIME *first = X509_get0_notBefore(x509), *last = X509_get0_notAfter(x509);
     bool expired = X509_cmp_current_time(last) < 0;
     struct tm tm;
-    char date[32] = "?";
+    char date[32] = "?", text[TLS_ERROR_MAX];
 
     if (!expired && X509_cmp_current_time(first) <= 0)
         return;
     if (ASN1_TIME_to_tm(expired ? last : first, &tm) == 1)
         strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%SZ", &tm);
-    if (expired)
-        log_warn("certificate %s has expired (%s)", path, date);
+    snprintf(text, sizeof(text), expired ? "certificate %s has expired (%s)" : "certificate %s is not valid yet (from %s)", path, date);
+    if (warn->say)
+        warn->say(warn->owner, text);
     else
-        log_warn("certificate %s is not valid yet (from %s)", path, date);
+        log_warn("%s", text);
 }
 
-static bool tls_context_load(SSL_CTX *context, const struct tls_certificate *certificate, char *error) {
+static bool tls_context_load(SSL_CTX *context, const struct tls_certificate *certificate, const struct tls_warn *warn, char *error) {
     if (!tls_context_can_read("certificate", certificate->cert, error))
         return false;
     if (SSL_CTX_use_certificate_chain_file(context, certificate->cert) != 1) {
@@ -141,7 +142,7 @@ static bool tls_context_load(SSL_CTX *context, const struct tls_certificate *cer
     }
     if (!tls_context_load_key(context, certificate, error))
         return false;
-    tls_context_check_dates(SSL_CTX_get0_certificate(context), certificate->cert);
+    tls_context_check_dates(SSL_CTX_get0_certificate(context), certificate->cert, warn);
     return true;
 }
 
@@ -320,7 +321,7 @@ static bool tls_server_add_context(struct tls_server *server, const struct tls_s
     SSL_CTX_set_tlsext_servername_arg(context, server);
     if (server->alpn_size > 0)
         SSL_CTX_set_alpn_select_cb(context, tls_server_on_alpn, server);
-    if (!tls_context_load(context, certificate, error))
+    if (!tls_context_load(context, certificate, &options->warn, error))
         return false;
     if (certificate->name)
         tls_server_add_name(server, span_of(certificate->name), index);
@@ -387,7 +388,7 @@ static bool tls_client_load(struct tls_client *client, const struct tls_client_o
         return tls_context_fail(error, "TLS: %s", tls_queue_reason());
     if (options->cert) {
         const struct tls_certificate own = {.cert = options->cert, .key = options->key};
-        if (!tls_context_load(client->context, &own, error))
+        if (!tls_context_load(client->context, &own, &options->warn, error))
             return false;
     }
     SSL_CTX_set_verify(client->context, options->verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);

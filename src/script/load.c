@@ -105,7 +105,9 @@ static void load_say(script_report_fn *report, void *owner, const char *file, co
         report(owner, true, line);
 }
 
-static void load_on_mistake(void *adder, struct config_place place, const char *text) { declare_report(adder, place, true, text); }
+static void load_on_add(void *adder, struct config_place place, bool is_error, const char *text) {
+    declare_report(adder, place, is_error, text);
+}
 
 struct script_load *script_load_file(const char *file, script_report_fn *report, void *owner) {
     return script_load_look(file, report, NULL, owner);
@@ -129,7 +131,7 @@ struct script_load *script_load_look(const char *file, script_report_fn *report,
     declare_init(&declare, script, load, load);
     load_into(&declare, source);
     if (look && declare.finished)
-        look(owner, load->config, load_on_mistake, &declare);
+        look(owner, load->config, load_on_add, &declare);
     load_report_flush(&declare.report, report, owner);
     bool failed = declare.report.errors > 0;
     declare_fini(&declare);

@@ -19,8 +19,9 @@ typedef void script_report_fn(void *owner, bool is_error, const char *text);
  * Loads file, reporting every mistake; NULL when there was an error. Warnings alone do not fail. Validates too (config_validate()).
  */
 struct script_load *script_load_file(const char *file, script_report_fn *report, void *owner);
-/* Looks at what was declared and adds its own mistakes by add(adder, ...). A declaration with mistakes may lack any of its texts. */
-typedef void script_look_fn(void *owner, const struct config *config, config_mistake_fn *add, void *adder);
+/* Looks at what was declared and adds its own mistakes and warnings by add(adder, ...). A declaration with mistakes may lack any of its texts. */
+typedef void script_add_fn(void *adder, struct config_place place, bool is_error, const char *text);
+typedef void script_look_fn(void *owner, const struct config *config, script_add_fn *add, void *adder);
 /* The same with a look before the mistakes are told, so that all come together in the order of lines. */
 struct script_load *script_load_look(const char *file, script_report_fn *report, script_look_fn *look, void *owner);
 struct config *script_load_config(struct script_load *load); /* borrowed */

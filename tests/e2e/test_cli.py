@@ -14,7 +14,7 @@ import gateway as gateway_module
 import raw
 from gateway import ROOT, Process, free_port, wait_for
 
-COMMANDS = ["run", "check", "route", "dump", "demo", "origin"]
+COMMANDS = ["run", "check", "route", "dump", "demo", "origin", "import"]
 
 
 @pytest.fixture
@@ -176,6 +176,15 @@ def test_check_opens_certificates_but_no_socket(moongate, write, certificate):
                                    f'pool "t" {{ servers = "127.0.0.1:1", tls = {{ ca = "other.key" }}, wieght = 1 }}\nlistener "x" {{}}\n'))
     for says in ("other.key", "third.key", "CA file", "wieght", "bind is missing"):
         assert says in done.stderr, "all at once: mistakes in the text, and in what it names"
+
+
+def test_check_warns_of_a_certificate_that_has_expired(moongate, write, certificate, tmp_path):
+    old = tmp_path / "old.pem"
+    subprocess.run(["openssl", "x509", "-in", certificate[0], "-signkey", certificate[1], "-days", "-1", "-out", old], check=True, capture_output=True)
+    file = write(GOOD.replace('8080"', f'8080", tls = {{ cert = "{old}", key = "{certificate[1]}" }}'))
+    done = moongate("check", file)
+    assert done.returncode == 0 and ":1: warning: listener" in done.stderr and "has expired" in done.stderr
+    assert moongate("check", "--strict", file).returncode == 1
 
 
 def test_modules_includes_and_files(moongate, write, tmp_path):
