@@ -105,6 +105,7 @@ static bool action_take_timeout(lua_State *L, struct action_value *action) {
         if (!(seconds >= 0.001) || seconds > 4000000)
             return action_fail(L, "forward: response_timeout must be above 0 and below 4000000 seconds");
         ms = (uint64_t)llround(seconds * 1000);
+        script_warn_seconds(L, "forward: response_timeout", seconds);
     } else if (lua_type(L, -1) != LUA_TSTRING ||
                !str_parse_duration(span_of(lua_tostring(L, -1)), &ms) || ms == 0 || ms > UINT32_MAX) {
         return action_fail(L, "forward: response_timeout must be a duration like \"10s\" or false");

@@ -81,6 +81,15 @@ bool script_is_mistake(lua_State *L, int index) {
     return same;
 }
 
+void script_warn_seconds(lua_State *L, const char *what, double seconds) {
+    const struct script *script = script_of(L);
+    if (!script->loading || !script->declare || !(seconds > 1000))
+        return;
+    char hint[OPTION_SECONDS_MAX], text[OPTION_SECONDS_MAX + 80];
+    snprintf(text, sizeof(text), "%.64s: %s", what, option_seconds_text(seconds, hint));
+    declare_report(script->declare, declare_place(L), false, text);
+}
+
 int script_mistake(lua_State *L, const char *format, ...) {
     char text[512];
     va_list args;

@@ -6,6 +6,7 @@
  */
 #include "script/options.h"
 
+#include <math.h>
 #include <stdio.h>
 
 #include "base/mem.h"
@@ -121,9 +122,18 @@ bool option_read_count(struct option_reader *reader, int index, uint64_t min, ui
     return false;
 }
 
+char *option_seconds_text(double seconds, char text[OPTION_SECONDS_MAX]) {
+    if (seconds == floor(seconds))
+        snprintf(text, OPTION_SECONDS_MAX, "%.0f means seconds; write \"%.0fs\", or \"%.0fms\" for milliseconds", seconds, seconds, seconds);
+    else
+        snprintf(text, OPTION_SECONDS_MAX, "%.14g means seconds; write \"%.0fms\"", seconds, seconds * 1000);
+    return text;
+}
+
 bool option_read_duration(struct option_reader *reader, int index, uint64_t min_ms, bool none, uint32_t *ms) {
     lua_State *L = reader->L;
     uint64_t value = 0;
+    char text[OPTION_SECONDS_MAX];
     if (none && lua_isboolean(L, index) && !lua_toboolean(L, index)) {
         *ms = 0;
         return true;
@@ -136,7 +146,7 @@ bool option_read_duration(struct option_reader *reader, int index, uint64_t min_
         }
         value = (uint64_t)(seconds * 1000 + 0.5);
         if (seconds > 1000)
-            option_warning(reader, "%.14g means seconds; write \"%.14gs\", or \"%.14gms\" for milliseconds", seconds, seconds, seconds);
+            option_warning(reader, "%s", option_seconds_text(seconds, text));
     } else if (lua_type(L, index) != LUA_TSTRING || !str_parse_duration(span_of(lua_tostring(L, index)), &value)) {
         option_wrong(reader, index, none ? "a duration like \"5s\", or false" : "a duration like \"5s\"");
         return false;

@@ -88,6 +88,9 @@ struct span option_text(struct option_reader *reader, int index, const char *exp
 char *option_copy(struct option_reader *reader, struct span text);
 void *option_alloc(struct option_reader *reader, size_t count, size_t size);
 bool option_read_duration(struct option_reader *reader, int index, uint64_t min_ms, bool none, uint32_t *ms);
+enum { OPTION_SECONDS_MAX = 160 };
+/* What to write instead of a bare number of seconds that looks like milliseconds; returns text. */
+char *option_seconds_text(double seconds, char text[OPTION_SECONDS_MAX]);
 /* A whole number from min to max. */
 bool option_read_count(struct option_reader *reader, int index, uint64_t min, uint64_t max, uint64_t *value);
 

@@ -80,6 +80,8 @@ struct action *script_read_action(lua_State *L, int index, struct arena *arena, 
  * all mistakes are seen at once; returns 1. After the load: raises. Constructors use it: return script_mistake(L, "reply: ...").
  */
 int script_mistake(lua_State *L, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* While loading: a warning that what, a bare number above 1000, means seconds. */
+void script_warn_seconds(lua_State *L, const char *what, double seconds);
 /* True for the value that script_mistake() pushed: skip it silently, it has been reported. */
 bool script_is_mistake(lua_State *L, int index);
 /* Pushes an array of the table's keys: numbers, then strings, in order. Raw. */

@@ -179,10 +179,12 @@ END_TEST
 
 START_TEST(test_load_warnings_do_not_fail) {
     ck_assert_ptr_nonnull(load_rest("pool 'p' { servers = { '127.0.0.1:1' }, response_timeout = 1500 }\ninclude 'sites/*.lua'\n"
-                                    "n = 1 local function f() n = 2 end"));
+                                    "n = 1 local function f() n = 2 end\n"
+                                    "route 'r' { forward('p', { response_timeout = 2000.5 }) }"));
     ck_assert_ptr_nonnull(strstr(load_said, "moongate.lua:2: warning: pool \"p\": response_timeout: 1500 means seconds"));
     ck_assert_ptr_nonnull(strstr(load_said, "moongate.lua:3: warning: include: no file matches \"sites/*.lua\"\n"));
     ck_assert_ptr_nonnull(strstr(load_said, "moongate.lua:4: warning: global \"n\" is set in a function"));
+    ck_assert_ptr_nonnull(strstr(load_said, "moongate.lua:5: warning: forward: response_timeout: 2000.5 means seconds; write \"2000500ms\"\n"));
 }
 END_TEST
 
