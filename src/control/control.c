@@ -55,11 +55,14 @@ static void control_signal_set(sigset_t *set) {
     sigaddset(set, SIGUSR1);
 }
 
-static void control_log_counters(const char *why) {
+static void control_log_counters(const struct control *control, const char *why) {
     struct buf text;
     buf_init(&text, CONTROL_COUNTERS_MAX);
     if (metrics_append_json(&text))
         log_info("%s: counters %.*s", why, SPAN_ARGS(buf_span(&text)));
+    buf_consume(&text, text.len);
+    if (control->generation->ops->errors(control->generation->load, &text))
+        log_info("%s: errors of functions %.*s", why, SPAN_ARGS(buf_span(&text)));
     buf_release(&text);
 }
 
@@ -88,7 +91,7 @@ static void control_on_signal(struct loop_source *source, uint32_t events) {
         if (info.ssi_signo == SIGHUP)
             log_warn("SIGHUP: reload is not in this version");
         else if (info.ssi_signo == SIGUSR1)
-            control_log_counters("SIGUSR1");
+            control_log_counters(control, "SIGUSR1");
         else
             control_stop(control, info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
     }
@@ -212,7 +215,7 @@ static void control_finish(struct control *control) {
     upstream_fini(&control->upstream);
     script_monitor_stop();
     if (control->started > 0)
-        control_log_counters("stopped");
+        control_log_counters(control, "stopped");
     if (control->signal_fd >= 0)
         close(control->signal_fd);
     log_stop();

@@ -90,6 +90,7 @@ void script_load_free(struct script_load **load) {
     for (unsigned i = 0; i < old->label_count; i++)
         mem_free(old->labels[i]);
     mem_free(old->labels);
+    mem_free(old->errors);
     mem_free(old->file);
     mem_free(old->folder);
     config_free(&old->config);
@@ -137,6 +138,7 @@ struct script_load *script_load_look(const char *file, script_report_fn *report,
     declare_fini(&declare);
     script_free(&script);
     load->frozen = true;
+    load->errors = mem_alloc_array(load->label_count + 1, sizeof(*load->errors));
     if (failed)
         script_load_free(&load);
     return load;

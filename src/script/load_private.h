@@ -6,6 +6,7 @@
 #ifndef MOONGATE_SCRIPT_LOAD_PRIVATE_H
 #define MOONGATE_SCRIPT_LOAD_PRIVATE_H
 
+#include <stdatomic.h>
 #include <time.h>
 
 #include "script/state.h"
@@ -46,7 +47,8 @@ struct script_load {
     unsigned source_count, source_cap;
     char **labels;          /* of each function by index: `route "chat": step 1` */
     unsigned label_count, label_cap;
-    bool frozen;            /* loaded: nothing in here changes any more */
+    _Atomic(uint64_t) *errors; /* of each function by index, added to by all workers; the one thing that changes once frozen */
+    bool frozen;            /* loaded: nothing else in here changes any more */
 };
 
 /* A fresh frozen state with all functions bound by the indexes of the configuration. NULL with a sentence in error[size]. Thread-safe. */

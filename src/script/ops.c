@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
+#include "base/str.h"
 #include "script/load_private.h"
 #include "script/object.h"
 
@@ -23,6 +24,7 @@
 #define OPS_REBUILD_PACE_MS 1000
 #define OPS_FREE_MAX 64
 #define OPS_TEXT_MAX 4096 /* bytes of one error in the log */
+#define OPS_ERRORS_MAX 7000 /* bytes of counts in one line of the log */
 
 struct ops_state {
     struct script *script;
@@ -214,6 +216,27 @@ static void ops_flatten(char *out, size_t size, const char *text) {
     out[n] = '\0';
 }
 
+/* Counted for its function, and in full: the log has only some of them. */
+static void ops_count(const struct ops *ops, const struct ops_call *call, enum metric metric) {
+    metric_add(metric, 1);
+    if (call->function < ops->load->label_count)
+        atomic_fetch_add_explicit(&ops->load->errors[call->function], 1, memory_order_relaxed);
+}
+
+static bool ops_errors(const void *handle, struct buf *json) {
+    const struct script_load *load = handle;
+    bool ok = true, any = false;
+    for (unsigned i = 0; ok && i < load->label_count && json->len < OPS_ERRORS_MAX; i++) {
+        uint64_t count = atomic_load_explicit(&load->errors[i], memory_order_relaxed);
+        if (!count)
+            continue;
+        ok = buf_append_text(json, any ? ",\"" : "{\"") && str_append_json(json, span_of(load->labels[i])) &&
+             buf_append_text(json, "\":") && buf_append_u64(json, count);
+        any = true;
+    }
+    return ok && any && buf_append_text(json, "}");
+}
+
 static void ops_log(struct ops *ops, const struct ops_call *call, const char *text) {
     uint64_t now_ms = clock_ms();
     if (now_ms - ops->window_ms >= 1000) {
@@ -247,7 +270,7 @@ static void ops_relieve(struct ops *ops, struct script *script) {
 static void ops_fail(struct ops *ops, const struct ops_call *call, bool overrun) {
     struct script *script = call->script;
     const char *text = lua_tostring(script->L, -1); /* a string already: script_call()'s promise */
-    metric_add(overrun ? METRIC_script_overruns : METRIC_script_errors, 1);
+    ops_count(ops, call, overrun ? METRIC_script_overruns : METRIC_script_errors);
     ops_log(ops, call, text ? text : "error");
 }
 
@@ -277,7 +300,7 @@ static enum script_status ops_run_subject(struct ops *ops, struct ops_call *call
     struct ops_state *state = ops_state_of(ops, call->subject);
     if (state)
         return ops_run(ops, call, state);
-    metric_add(METRIC_script_errors, 1);
+    ops_count(ops, call, METRIC_script_errors);
     ops_log(ops, call, "the request's memory is used up");
     return SCRIPT_ERROR;
 }
@@ -387,4 +410,5 @@ const struct script_ops script_lua_ops = {
     .response = ops_response,
     .tunnel = ops_tunnel,
     .release = ops_release,
+    .errors = ops_errors,
 };

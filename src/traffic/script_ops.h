@@ -42,6 +42,8 @@ struct script_ops {
     void (*tunnel)(void *script, unsigned function, const struct script_tunnel *tunnel);
     /* The request is over: later use of its `req` raises. A wait under way is cancelled. */
     void (*release)(void *script, struct subject *subject);
+    /* Appends a JSON object of how often each function has failed, by its place ("route \"a\": step 1"); false: none has, or json is full. */
+    bool (*errors)(const void *load, struct buf *json);
 };
 
 #endif

@@ -234,6 +234,8 @@ def test_errors_are_counted_and_their_log_is_bounded(failing):
             assert response.status == 500
     took = time.monotonic() - begin
     assert gateway.counters()["script_errors"] == before + 200
+    counted = json.loads(gateway.wait_err(r"errors of functions (\{.*\})", 5, after).group(1))
+    assert counted['route "throws-text": step 1'] >= 200, "of each route"
     logged = sum("on purpose" in line for line in gateway.lines_err[after:])
     assert 1 <= logged <= 10 * (took + 2) + 1
     time.sleep(1.1)
