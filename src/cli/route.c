@@ -291,6 +291,8 @@ static int route_main(int argc, char **argv) {
         case 'H':
             if (options.field_count == ROUTE_FIELDS_MAX)
                 return cli_usage_error(&cli_route, "more than %d headers", ROUTE_FIELDS_MAX);
+            if (!strpbrk(optarg, ":;"))
+                return cli_usage_error(&cli_route, "'%s' is no header like 'name: value'", optarg);
             options.fields[options.field_count++] = optarg;
             break;
         case ROUTE_OPTION_CLIENT: options.client = optarg; break;

@@ -58,7 +58,7 @@ def test_help_and_version_of_each_command(moongate, command):
     ([], "usage:"), (["--bogus"], "unknown option '--bogus'"), (["frob"], "unknown command 'frob'"), (["chekc"], "did you mean 'check'"),
     (["help", "frob"], "unknown command"),
     (["run"], "FILE"), (["run", "a", "b"], "FILE"), (["check"], "file"), (["check", "a", "b"], "one too many"), (["route", "x.lua"], "URL"),
-    (["route", "-H"], "needs a value"), (["route", "--expect"], "needs a value"), (["route", "x.lua", "ftp://a/"], "scheme"),
+    (["route", "-H"], "needs a value"), (["route", "-H", "bad", "x.lua", "http://a/"], "no header"), (["route", "--expect"], "needs a value"), (["route", "x.lua", "ftp://a/"], "scheme"),
     (["route", "x.lua", "http:///a"], "host"), (["route", "--client", "x", "x.lua", "http://a/"], "address"), (["dump"], "FILE"),
     (["demo", "--port", "x"], "port"), (["demo", "--port", "70000"], "port"), (["demo", "--port"], "needs a value"),
     (["demo", "--bind", "nowhere"], "IP address"), (["demo", "extra"], "extra"),

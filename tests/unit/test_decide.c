@@ -367,6 +367,7 @@ START_TEST(locations)
     ck_assert_span(decide_location(&subject, REDIRECT(.path = SPAN("/n"), .query = SPAN(""))),
                    "http://a.example:8080/n");
     ck_assert_span(decide_location(&subject, REDIRECT(.query = SPAN("a=b"))), "http://a.example:8080/old/x/y?a=b");
+    ck_assert_span(decide_location(&subject, REDIRECT(.host = SPAN("b"))), "http://b/old/x/y?q=1"); /* 8080 was the other host's */
     ck_assert_span(decide_location(&subject, REDIRECT(.host = SPAN("b:9"))), "http://b:9/old/x/y?q=1");
     ck_assert_span(decide_location(&subject, REDIRECT(.host = SPAN("[::1]"), .scheme = SPAN("https"))),
                    "https://[::1]/old/x/y?q=1");
