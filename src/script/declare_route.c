@@ -157,6 +157,21 @@ static void declare_bind_only(lua_State *L, int index, const char *name) {
         declare_bind_step(L, index, name, i);
 }
 
+/* By a table of names: there may be thousands of routes. */
+static void declare_check_name(struct option_reader *reader, const char *name) {
+    lua_State *L = reader->L;
+    const struct script_declare *declare = reader->declare;
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, "moongate.routes");
+    if (lua_getfield(L, -1, name) == LUA_TNUMBER) {
+        const struct config_place *first = &declare->routes[lua_tointeger(L, -1)].route.place;
+        option_mistake(reader, "declared twice (first in %s:%d)", first->file, first->line);
+    } else {
+        lua_pushinteger(L, declare->route_count); /* where it will be */
+        lua_setfield(L, -3, name);
+    }
+    lua_pop(L, 2);
+}
+
 void declare_route(lua_State *L, int index, const char *name, struct config_place place) {
     struct script_declare *declare = declare_of(L);
     if (!declare->writable) {
@@ -167,9 +182,7 @@ void declare_route(lua_State *L, int index, const char *name, struct config_plac
     char subject[96];
     snprintf(subject, sizeof(subject), "route \"%s\"", name);
     declare_start_reader(&reader, L, subject, place);
-    for (unsigned i = 0; i < declare->route_count; i++)
-        if (strcmp(declare->routes[i].route.name, name) == 0)
-            option_mistake(&reader, "declared twice (first in %s:%d)", declare->routes[i].route.place.file, declare->routes[i].route.place.line);
+    declare_check_name(&reader, name);
     struct declare_route entry = {.actions = NULL};
     struct config_route *route = &entry.route;
     route->name = option_copy(&reader, span_of(name));
