@@ -190,10 +190,18 @@ static void declare_read_subprotocols(struct option_reader *reader, const struct
                                                               .expected = "a subprotocol, or false", .none = &match->no_subprotocol});
 }
 
+/* Without a scheme, or a star in its place, no origin of a browser would match. */
+static struct span declare_check_origin(struct option_reader *reader, struct span text) {
+    if (strstr(text.p, "://") || text.p[0] == '*' || text.p[text.n - 1] == '*' || span_equal(text, SPAN("null")))
+        return declare_copy_span(reader, text);
+    option_mistake(reader, "\"%.80s\" is no origin like \"https://example.com\"", text.p);
+    return SPAN_NULL;
+}
+
 static void declare_read_origins(struct option_reader *reader, const struct option *option, int index, void *field) {
     struct match *match = field;
     (void)option;
-    declare_read_texts(reader, index, &(struct declare_texts){.texts = &match->origins, .none = &match->no_origin,
+    declare_read_texts(reader, index, &(struct declare_texts){.texts = &match->origins, .check = declare_check_origin, .none = &match->no_origin,
                                                               .expected = "an origin like \"https://example.com\", or false"});
 }
 

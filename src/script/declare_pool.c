@@ -146,11 +146,10 @@ static void declare_read_pool_host(struct option_reader *reader, const struct op
     else if (span_equal(text, SPAN("server")))
         pool->host = CONFIG_HOST_SERVER;
     else {
-        for (size_t i = 0; i < text.n; i++)
-            if ((unsigned char)text.p[i] <= 0x20 || (unsigned char)text.p[i] >= 0x7f || strchr("/@,?#\\", text.p[i])) {
-                option_wrong(reader, index, "\"client\", \"server\" or a name");
-                return;
-            }
+        if (!option_is_host(text)) {
+            option_wrong(reader, index, "\"client\", \"server\" or a name");
+            return;
+        }
         pool->host = CONFIG_HOST_FIXED;
         pool->host_fixed = option_copy(reader, text);
     }

@@ -103,7 +103,7 @@ static void declare_read_probe_tls(struct option_reader *reader, const struct op
 #define FIELD(name) .offset = offsetof(struct config_probe, name)
 const struct option option_probe[] = {
     {.key = "path", .type = OPTION_READ, .read = declare_read_probe_path, FIELD(path), .fallback = "\"/\"", .help = "what to ask for"},
-    {.key = "host", .type = OPTION_TEXT, FIELD(host), .fallback = "the server's", .help = "Host to send"},
+    {.key = "host", .type = OPTION_READ, .read = option_read_host, FIELD(host), .fallback = "the server's", .help = "Host to send"},
     {.key = "port", .type = OPTION_COUNT16, FIELD(port), .min = 1, .max = 65535, .fallback = "the server's", .help = "port to ask"},
     {.key = "method", .type = OPTION_READ, .read = declare_read_method, FIELD(method), .fallback = "\"GET\"", .help = "request method"},
     {.key = "headers", .type = OPTION_READ, .read = declare_read_probe_headers, FIELD(headers), .fallback = "none", .help = "headers to send"},

@@ -94,7 +94,7 @@ const struct option option_settings[] = {
      .help = "how long requests and tunnels may go on after SIGTERM"},
     {.key = "max_connections", .type = OPTION_COUNT, FIELD(max_connections), .min = 1, .max = 100000000, .fallback = "by descriptors",
      .help = "client connections at once"},
-    {.key = "via", .type = OPTION_TEXT, FIELD(via), .none = true, .fallback = "false", .help = "name to add in Via"},
+    {.key = "via", .type = OPTION_READ, .read = option_read_host, FIELD(via), .none = true, .fallback = "false", .help = "name to add in Via"},
     {.key = "underscore_headers", .type = OPTION_WORD, .words = "drop reject pass", FIELD(underscores), .fallback = "\"drop\"",
      .help = "header names with an underscore"},
     {.key = "nameservers", .type = OPTION_READ, .read = declare_read_nameservers, FIELD(nameservers), .fallback = "of resolv.conf",

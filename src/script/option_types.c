@@ -78,7 +78,7 @@ static void option_read_header(struct option_reader *reader, int value, struct a
 void option_read_headers(struct option_reader *reader, const struct option *option, int index, void *field) {
     struct config_headers *headers = field;
     lua_State *L = reader->L;
-    (void)option;
+    bool request = strcmp(option->key, "request_headers") == 0;
     if (!option_is_table(reader, index, "a table of header names and values"))
         return;
     script_push_sorted_keys(L, index);
@@ -96,7 +96,9 @@ void option_read_headers(struct option_reader *reader, const struct option *opti
         lua_pushvalue(L, -1);
         lua_rawget(L, index);
         size_t length = option_enter(reader, name.p);
-        if (option_header_name(reader, name)) {
+        if (request && str_equal_nocase(name, SPAN("host"))) {
+            option_mistake(reader, "the host is changed by req:set_host(), forward's host or the pool's");
+        } else if (option_header_name(reader, name)) {
             struct action_header *header = &headers->list[headers->count++];
             char *lower = option_copy(reader, name);
             for (size_t at = 0; at < name.n; at++)
@@ -107,6 +109,29 @@ void option_read_headers(struct option_reader *reader, const struct option *opti
         option_leave(reader, length);
     }
     lua_settop(L, keys - 1);
+}
+
+bool option_is_host(struct span text) {
+    for (size_t i = 0; i < text.n; i++)
+        if ((unsigned char)text.p[i] <= 0x20 || (unsigned char)text.p[i] >= 0x7f || strchr("/@,?#\\", text.p[i]))
+            return false;
+    return text.n > 0;
+}
+
+void option_read_host(struct option_reader *reader, const struct option *option, int index, void *field) {
+    char **host = field;
+    if (option->none && lua_isboolean(reader->L, index) && !lua_toboolean(reader->L, index)) {
+        *host = NULL;
+        return;
+    }
+    const char *expected = option->none ? "a name like \"a.example\", or false" : "a name like \"a.example\"";
+    struct span text = option_text(reader, index, expected);
+    if (!text.p)
+        return;
+    if (option_is_host(text))
+        *host = option_copy(reader, text);
+    else
+        option_wrong(reader, index, expected);
 }
 
 /* A route's own: false lifts the listener's limit, which has to differ from "as the listener says". */

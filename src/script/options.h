@@ -88,6 +88,10 @@ struct span option_text(struct option_reader *reader, int index, const char *exp
 char *option_copy(struct option_reader *reader, struct span text);
 void *option_alloc(struct option_reader *reader, size_t count, size_t size);
 bool option_read_duration(struct option_reader *reader, int index, uint64_t min_ms, bool none, uint32_t *ms);
+/* Whether text can stand as a host, with a port or not, in a head. */
+bool option_is_host(struct span text);
+/* A text that is one; false where .none is set. */
+option_read_fn option_read_host;
 enum { OPTION_SECONDS_MAX = 160 };
 /* What to write instead of a bare number of seconds that looks like milliseconds; returns text. */
 char *option_seconds_text(double seconds, char text[OPTION_SECONDS_MAX]);

@@ -71,6 +71,10 @@ static const struct {
     {"settings { error_pages = { [503] = 'absent.html' } }",
      "settings: error_pages[503]: cannot read \"absent.html\": No such file or directory (a page's own text has a blank, or begins with '<' or '{')\n"},
     {"settings { access_log = { format = 'combine' } }", "settings: access_log.format: expected \"json\" or \"combined\", got \"combine\"\n"},
+    {"settings { via = 'a\\r\\nx: b' }", "settings: via: expected a name like \"a.example\", or false, got "},
+    {"pool 'p' { servers = { '10.0.0.1:1' }, probe = { host = 'a\\nb' } }", "pool \"p\": probe.host: expected a name like"},
+    {"route 'r' { request_headers = { Host = 'b' }, drop() }", "request_headers.Host: the host is changed by req:set_host()"},
+    {"route 'r' { origin = { 'https://a', 'a.example' }, drop() }", "origin[2]: \"a.example\" is no origin like \"https://example.com\"\n"},
     {"settings {} settings {}", "settings: declared twice (first in "},
     /* names */
     {"listener 'http' { bind = '127.0.0.1:2' }", "moongate.lua:2: listener \"http\": declared twice (first in "},
