@@ -20,23 +20,6 @@
 #include "io/conn.h"
 #include "io/tls_private.h"
 
-<<<<<<< HEAD
-#define TLS_RECORD_MAX 16384 /* RFC 8446 section 5.1 */
-
-struct tls {
-    SSL *ssl;
-    struct conn *conn;
-    struct tls_server *server; /* one of the two */
-    struct tls_client *client;
-    int sock_error;   /* errno that ended the socket; sticky, as the kernel reports it once */
-    bool fin : 1;     /* recv() returned 0 */
-    bool asked : 1;   /* our BIO told the call under way to come back later */
-    bool drained : 1; /* no read can go on without more from the socket */
-    bool broken : 1;  /* a fatal error: OpenSSL must not be asked for anything more */
-};
-
-=======
->>>>>>> 21e2f8e (tls: several records in one system call, both ways)
 static _Thread_local char tls_text[TLS_ERROR_MAX];
 
 const char *tls_error_text(void) { return tls_text[0] ? tls_text : "no error"; }
@@ -123,28 +106,12 @@ enum io tls_handshake(struct tls *tls) {
     return tls_result(tls);
 }
 
-<<<<<<< HEAD
-enum io tls_read(struct tls *tls, void *data, size_t size, size_t *n) {
-    assert(size > 0);
-    *n = 0;
-    if (tls_is_broken(tls))
-        return IO_ERROR;
-    ERR_clear_error();
-    tls->asked = false;
-    if (SSL_read_ex(tls->ssl, data, size, n) == 1)
-        return IO_OK;
-    enum io result = tls_result(tls);
-    /* Only a read knows: a write that has to wait says nothing of the records that lie inside. */
-    tls->drained = result == IO_AGAIN;
-    return result;
-=======
 /* --- reading --- */
 
 bool tls_has_pending(const struct tls *tls) {
     if (tls->broken || tls->ended)
         return tls->untold || tls->ended;
     return (tls->blocked && tls->conn->writable) || (!tls->drained && SSL_has_pending(tls->ssl));
->>>>>>> 21e2f8e (tls: several records in one system call, both ways)
 }
 
 /*
@@ -171,7 +138,7 @@ static enum io tls_read_one(struct tls *tls, char *data, size_t size, size_t *n)
         tls->ended = true;
     if (result == IO_AGAIN) {
         tls->blocked = SSL_want_write(tls->ssl);
-        tls->drained = true;
+        tls->drained = true; /* only a read knows: a write that waits says nothing of the records that lie inside */
     }
     return result;
 }

@@ -218,13 +218,8 @@ static void worker_open(struct worker *worker) {
     list_init(&worker->waiting);
     worker->scratch = mem_alloc(UPSTREAM_SCRATCH);
     pipes_init(&worker->pipes, WORKER_PIPE_PAGES / (PIPE_SIZE / 4096) / worker->shared->worker_count);
-<<<<<<< HEAD
     stock_init(&worker->stock, WORKER_BLOCK);
-    buf_init(&worker->log_line, WORKER_LOG_LINE_MAX);
-=======
-    buf_init(&worker->spare, WORKER_FIRST_READ);
     worker->log_line = mem_alloc(LOG_LINE_MAX);
->>>>>>> 453c8c9 (access: a line is put together in place)
     timer_init(&worker->drain_timer, worker_on_drain_timeout);
     upstream_init(&worker->upstream, worker->loop);
 }
@@ -236,13 +231,8 @@ static void worker_close(struct worker *worker) {
     worker->closed = true;
     upstream_fini(&worker->upstream);
     generation_local_unref(&worker->current);
-<<<<<<< HEAD
-    buf_release(&worker->log_line);
-    stock_fini(&worker->stock);
-=======
     mem_free(worker->log_line);
-    buf_release(&worker->spare);
->>>>>>> 453c8c9 (access: a line is put together in place)
+    stock_fini(&worker->stock);
     pipes_fini(&worker->pipes);
     mem_free(worker->scratch);
     slab_fini(&worker->clients);
