@@ -274,7 +274,12 @@ void tls_shutdown(struct tls *tls) {
     if (!tls_bio_flush(tls))
         return; /* it would stand in the middle of a record */
     ERR_clear_error();
-    (void)SSL_shutdown(tls->ssl); /* should the session die of it, the next call is told by `asked` */
+    tls->asked = false;
+    if (SSL_shutdown(tls->ssl) < 0 && !tls->asked) { /* the session died of it: no event tells, the next read does */
+        tls_explain(tls);
+        (void)tls_fail(tls);
+        tls->untold = true;
+    }
     ERR_clear_error();
 }
 

@@ -204,6 +204,8 @@ END_TEST
 
 START_TEST(test_probe_websocket_refused) {
     int fd = setup(NULL, false, 3000);
+    char accept[UPGRADE_ACCEPT_SIZE + 1];
+    free(shake(fd, accept)); /* read, or the close would be a reset */
     close(fd);
     wait_done(PROBE_FAILED, "WebSocket /feed: closed before the response head was complete");
     teardown(-1);
