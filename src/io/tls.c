@@ -111,6 +111,8 @@ enum io tls_handshake(struct tls *tls) {
 bool tls_has_pending(const struct tls *tls) {
     if (tls->broken || tls->ended)
         return tls->untold || tls->ended;
+    if (tls->sock_error) /* met while a close_notify was tried, which tells nobody */
+        return true;
     return (tls->blocked && tls->conn->writable) || (!tls->drained && SSL_has_pending(tls->ssl));
 }
 

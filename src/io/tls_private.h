@@ -31,7 +31,7 @@ struct tls {
     bool blocked : 1;  /* a read waits until it can write (a key update) */
     bool ended : 1;    /* a read saw the end */
     bool broken : 1;   /* a fatal error: OpenSSL must not be asked for anything more */
-    bool untold : 1;   /* ... in a read that could still give something: the next one tells */
+    bool untold : 1;   /* ... in a call that could not say so: the next read tells */
 };
 
 /* A name (lower case, no trailing dot, "*." in front for a wildcard) and the certificate it selects. */
