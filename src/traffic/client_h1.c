@@ -168,8 +168,10 @@ static size_t client_h1_feed(struct client *client, const char *data, size_t n) 
         enum body_event event = body_next(&client->body, data + used, n - used, &step, &piece);
         used += step;
         if (event == BODY_DATA) {
-            if (!request_body(client->request, piece.p, piece.n) && client->request)
+            if (!request_body(client->request, piece.p, piece.n) && client->request) {
                 client->reading_body = false;
+                client_pace_stop(&client->reading, client_h1_now(client)); /* what follows is not the client's delay */
+            }
         } else if (event == BODY_END) {
             client_h1_end_body(client);
         } else if (event == BODY_BAD) {

@@ -158,14 +158,16 @@ def test_body_timeout_does_not_count_a_slow_server(start, scripted):
     """The server takes its time to read: nobody waits on the client."""
     def handler(peer):
         head = peer.head()
-        time.sleep(0.9)
+        time.sleep(2.5)
         peer.body(head)
         peer.answer()
 
-    gateway = start(forwarding(scripted(handler).address, listener='body_timeout = "400ms",'))
+    gateway = start(forwarding(scripted(handler).address, listener='body_timeout = "1500ms",'))
     body = b"u" * (12 << 20)
     with raw.connect(gateway.port()) as s:
-        s.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        s.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:100])
+        time.sleep(0.3)  # here the client is waited for; that clock must stop with the server
+        s.sendall(body[100:])
         assert raw.Response(s).status == 200
 
 
@@ -504,16 +506,16 @@ def test_response_timeout_does_not_count_a_slow_client(start, scripted):
         peer.body(head)
         peer.answer(b"x" * (8 << 20))
 
-    gateway = start(forwarding(scripted(handler).address, pool='probe = false, response_timeout = "400ms",'))
+    gateway = start(forwarding(scripted(handler).address, pool='probe = false, response_timeout = "1500ms",'))
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         s.settimeout(20)
         s.connect(("127.0.0.1", gateway.port()))
         s.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n")
-        for i in range(4):
-            time.sleep(0.25)
+        for pause in (0.1, 2.0, 0.1, 0.1):
+            time.sleep(pause)
             s.sendall(b"u")
-        time.sleep(1.0)
+        time.sleep(2.0)
         assert len(raw.Response(s).body) == 8 << 20
 
 
