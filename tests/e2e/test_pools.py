@@ -379,7 +379,7 @@ def test_failed_connects_of_live_requests_count(start, origin):
     assert answers == {"b": 40}, "no client has seen any of it"
     gateway.wait_err(f"p/{a.address} down: ")
     after = gateway.counters()["server_connect_failures"]
-    assert after >= 3
+    assert after >= 1
     tally(gateway, 20)
     assert gateway.counters()["server_connect_failures"] == after
 
