@@ -11,14 +11,14 @@
 #include "base/mem.h"
 
 #if defined(__SANITIZE_ADDRESS__)
-#define STOCK_KEPT 0u
+#define STOCK_KEEPS false
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
-#define STOCK_KEPT 0u
+#define STOCK_KEEPS false
 #endif
 #endif
-#ifndef STOCK_KEPT
-#define STOCK_KEPT STOCK_MAX
+#ifndef STOCK_KEEPS
+#define STOCK_KEEPS true
 #endif
 
 void stock_init(struct stock *stock, size_t size) {
@@ -47,7 +47,7 @@ void stock_lend(struct stock *stock, struct buf *buf) {
 void stock_take_back(struct stock *stock, struct buf *buf) {
     if (!buf->data)
         return;
-    if (buf->size == stock->size && stock->count < STOCK_KEPT) {
+    if (STOCK_KEEPS && buf->size == stock->size && stock->count < STOCK_MAX) {
         stock->blocks[stock->count++] = buf->data;
         buf->data = NULL;
     }
