@@ -12,6 +12,7 @@
 #include "upstream/exchange_state.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <string.h>
 
 #include "io/pipe.h"
@@ -191,8 +192,10 @@ static bool exchange_read_once(struct exchange *ex) {
     case IO_AGAIN:
         return false;
     case IO_EOF:
-        exchange_take_end(ex, true, ex->phase == EXCHANGE_PHASE_HEAD ? "closed before the response head was complete"
-                                                                     : "closed in mid-body");
+        /* A reset is told once: when a write has taken it, the read sees an end that is none. */
+        exchange_take_end(ex, ex->conn->error != ECONNRESET, ex->phase == EXCHANGE_PHASE_HEAD
+                                                                 ? "closed before the response head was complete"
+                                                                 : "closed in mid-body");
         return false;
     case IO_ERROR: {
         int error = ex->conn->error;

@@ -111,6 +111,31 @@ START_TEST(test_exchange_early_answer) {
 }
 END_TEST
 
+/* A reset is told once. When a write has taken it, the read that follows sees an end, which must not pass for the answer's. */
+START_TEST(test_exchange_reset_that_a_write_has_taken) {
+    setup();
+    struct exchange_options options = plain();
+    options.method = HTTP_POST;
+    options.has_body = true;
+    start(&options, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n");
+    int fd = peer_accept(&peer);
+    free(peer_expect(&peer, fd, "\r\n\r\n"));
+    peer_say(fd, "HTTP/1.1 200 OK\r\n\r\nhalf", 23);
+    wait_for("head:200/close");
+    for (unsigned i = 0; i < 100 && seen.body.len < 4; i++)
+        loop_turn(peer.loop, 2);
+    ck_assert_uint_eq(seen.body.len, 4);
+    sock_set_abort(fd);
+    close(fd);
+    for (unsigned i = 0; i < 100 && !strstr(seen.events, "end") && !strstr(seen.events, "fail"); i++) {
+        exchange_send(exchange, "more", 4);
+        loop_turn(peer.loop, 2);
+    }
+    ck_assert_str_eq(seen.events, "head:200/close fail:truncated ");
+    teardown();
+}
+END_TEST
+
 START_TEST(test_exchange_fin_during_upload) {
     setup();
     struct exchange_options options = plain();
@@ -231,6 +256,7 @@ int main(void) {
     tcase_add_test(tests, test_exchange_back_pressure);
     tcase_add_test(tests, test_exchange_upload);
     tcase_add_loop_test(tests, test_exchange_early_answer, 0, 2);
+    tcase_add_test(tests, test_exchange_reset_that_a_write_has_taken);
     tcase_add_test(tests, test_exchange_fin_during_upload);
     tcase_add_test(tests, test_exchange_upgrade);
     tcase_add_test(tests, test_exchange_upgrade_refused_by_the_server);
