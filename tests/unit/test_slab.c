@@ -67,6 +67,7 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("slab");
     TCase *tc = tcase_create("slab");
+    tcase_set_timeout(tc, 60); /* sanitizers on a busy machine */
     tcase_add_test(tc, test_slab_objects_are_apart);
     tcase_add_test(tc, test_slab_sizes);
     suite_add_tcase(suite, tc);

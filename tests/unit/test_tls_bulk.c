@@ -355,7 +355,7 @@ static Suite *suite(void) {
 
     tcase_add_checked_fixture(c, setup, teardown);
     tcase_add_unchecked_fixture(c, bulk_fill, NULL);
-    tcase_set_timeout(c, 60);
+    tcase_set_timeout(c, 180);
     tcase_add_loop_test(c, records_leave_in_one_send, 0, 2);
     tcase_add_loop_test(c, what_the_socket_does_not_take_is_kept_once, 0, 2);
     tcase_add_test(c, no_more_is_sealed_than_a_buffer_holds);

@@ -310,6 +310,7 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("uri");
     TCase *tc = tcase_create("uri");
+    tcase_set_timeout(tc, 60); /* sanitizers on a busy machine */
     tcase_add_checked_fixture(tc, uri_setup, uri_teardown);
     tcase_add_test(tc, test_uri_path);
     tcase_add_test(tc, test_uri_path_bad);
