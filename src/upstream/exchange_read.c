@@ -17,7 +17,13 @@
 
 #include "io/pipe.h"
 
-#define EXCHANGE_READS 4         /* a turn, of at most UPSTREAM_SCRATCH each */
+#define EXCHANGE_READS 4         /* a turn, of at most EXCHANGE_READ each */
+/*
+ * What is read goes out in one write, and the kernel sends it as one packet if it is below 64 KiB with the head of the response, the seals of
+ * four TLS records and the packet's own headers; else a second packet of some hundred bytes costs as much as the first.
+ */
+#define EXCHANGE_READ (63 * 1024)
+_Static_assert(EXCHANGE_READ <= UPSTREAM_SCRATCH, "it is read into the scratch buffer");
 #define EXCHANGE_BULK_READ (32 * 1024)  /* bytes: what counts as large; copying less is cheaper than two splices */
 #define EXCHANGE_BULK_LEFT (128 * 1024) /* and so much must still come */
 #define EXCHANGE_HEAD_FIRST 4096 /* room made for a head that came in pieces */
@@ -177,7 +183,7 @@ static void exchange_take_end(struct exchange *ex, bool clean, const char *detai
 static bool exchange_read_once(struct exchange *ex) {
     bool in = ex->phase == EXCHANGE_PHASE_HEAD && !buf_empty(&ex->in);
     char *to = ex->upstream->scratch;
-    size_t room = UPSTREAM_SCRATCH, n = 0;
+    size_t room = EXCHANGE_READ, n = 0;
     if (in) {
         if (!buf_reserve(&ex->in, EXCHANGE_HEAD_FIRST)) {
             exchange_fail(ex, EXCHANGE_LOCAL, "out of memory for the response head");
