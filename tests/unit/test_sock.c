@@ -3,6 +3,7 @@
 #include <check.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -76,6 +77,9 @@ START_TEST(test_accepted_inherit_options) {
     socklen_t unsent_size = sizeof unsent;
     ck_assert_int_eq(getsockopt(client, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, &unsent_size), 0);
     ck_assert_int_eq(unsent, 128 * 1024); /* towards servers, too */
+    /* The listener defers: a client that says nothing is handed over only after a second. Loopback connects without the program waiting. */
+    ck_assert_int_eq(poll(&(struct pollfd){.fd = client, .events = POLLOUT}, 1, 1000), 1);
+    ck_assert_int_eq(write(client, "G", 1), 1);
     for (int i = 0; i < 100 && fd < 0; i++) {
         fd = sock_accept(listener, &peer);
         if (fd < 0)
