@@ -18,6 +18,8 @@
 
 #include "base/mem.h"
 
+#define CONN_UNTUNED 2 /* it gets its options before its second write */
+
 _Static_assert(sizeof(struct conn) <= 96, "an idle tunnel holds two of these");
 
 static void conn_on_ready(struct loop_source *source, uint32_t events) {
@@ -44,32 +46,61 @@ static void conn_on_ready(struct loop_source *source, uint32_t events) {
         conn->on_event(conn);
 }
 
-struct conn *conn_open(struct loop *loop, int fd) {
+static struct conn *conn_new(struct loop *loop, int fd) {
     struct conn *conn = slab_get(loop_conns(loop));
     conn->loop = loop;
     conn->fd = fd;
-    conn->writable = true;
     conn->handshaken = true;
     loop_source_init(&conn->source, conn_on_ready);
-    if (loop_add(loop, fd, &conn->source))
+    return conn;
+}
+
+/* Registers it, or gives all back. */
+static struct conn *conn_watch(struct conn *conn) {
+    conn->waits_write = !conn->writable;
+    if (loop_add(conn->loop, conn->fd, &conn->source, conn->waits_write))
         return conn;
     int saved = errno;
-    close(fd);
-    slab_put(loop_conns(loop), conn);
+    close(conn->fd);
+    slab_put(loop_conns(conn->loop), conn);
     errno = saved;
     return NULL;
 }
 
-struct conn *conn_connect(struct loop *loop, const struct addr *to, const struct addr *source) {
+struct conn *conn_open(struct loop *loop, int fd) {
+    struct conn *conn = conn_new(loop, fd);
+    conn->writable = true;
+    return conn_watch(conn);
+}
+
+/* The first write to a peer that may be connected already; returns the bytes taken. */
+static size_t conn_write_early(struct conn *conn, struct span data) {
+    ssize_t sent;
+    do
+        sent = send(conn->fd, data.p, data.n, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    if (sent < 0) {
+        if (errno != EAGAIN && errno != EWOULDBLOCK && !sock_error_is_local(errno))
+            conn->error = (uint16_t)errno; /* the event that tells of it is already on its way */
+        return 0;
+    }
+    conn->connecting = false;
+    conn->writable = (size_t)sent == data.n;
+    conn->untuned = CONN_UNTUNED - 1;
+    return (size_t)sent;
+}
+
+struct conn *conn_connect(struct loop *loop, const struct addr *to, const struct addr *source, struct span early, size_t *taken) {
     int fd = sock_connect(to, source);
     if (fd < 0)
         return NULL;
-    struct conn *conn = conn_open(loop, fd);
-    if (conn) {
-        conn->connecting = true;
-        conn->writable = false;
-    }
-    return conn;
+    struct conn *conn = conn_new(loop, fd);
+    conn->connecting = true;
+    conn->untuned = to->sa.any.sa_family == AF_UNIX ? 0 : CONN_UNTUNED;
+    size_t sent = early.n > 0 ? conn_write_early(conn, early) : 0;
+    if (taken)
+        *taken = sent;
+    return conn_watch(conn);
 }
 
 enum io conn_connected(struct conn *conn) {
@@ -78,9 +109,10 @@ enum io conn_connected(struct conn *conn) {
     return conn->error ? IO_ERROR : IO_OK;
 }
 
-static enum io conn_fault(struct conn *conn, bool *flag) {
+/* What a recv() that failed means. */
+static enum io conn_read_fault(struct conn *conn) {
     if (errno == EAGAIN || errno == EWOULDBLOCK) {
-        *flag = false;
+        conn->readable = false;
         return IO_AGAIN;
     }
     conn->error = (uint16_t)errno;
@@ -88,34 +120,34 @@ static enum io conn_fault(struct conn *conn, bool *flag) {
     return IO_ERROR;
 }
 
-/* Books the outcome of a send of `size` bytes. */
-static enum io conn_wrote(struct conn *conn, ssize_t sent, size_t size, size_t *n) {
-    if (sent < 0) {
-        bool flag = true;
-        enum io result = conn_fault(conn, &flag);
-        conn->writable = flag;
-        return result;
-    }
-    if ((size_t)sent < size)
-        conn->writable = false;
-    *n = (size_t)sent;
-    return IO_OK;
+/*
+ * A stream needs TCP_NODELAY and a bound on what lies unsent, but not for its first write: nothing is on its way yet. Many a connection to a
+ * server sees just that one.
+ */
+void conn_will_write(struct conn *conn) {
+    if (conn->untuned > 0 && --conn->untuned == 0)
+        sock_set_stream(conn->fd);
 }
 
-enum io conn_write_early(struct conn *conn, const void *data, size_t size, size_t *n) {
-    assert(conn->connecting && !conn->tls);
-    ssize_t sent;
-    do
-        sent = send(conn->fd, data, size, MSG_NOSIGNAL);
-    while (sent < 0 && errno == EINTR);
-    if (sent < 0) {
-        if (errno != EAGAIN && errno != EWOULDBLOCK && !sock_error_is_local(errno))
-            conn->error = (uint16_t)errno; /* the event that tells of it is already on its way */
-        return IO_AGAIN;
+bool conn_stop_writing(struct conn *conn) {
+    conn->writable = false;
+    if (!conn->waits_write)
+        conn->waits_write = loop_add_writes(conn->loop, conn->fd, &conn->source);
+    return conn->waits_write;
+}
+
+/* Books the outcome of a send of `size` bytes. */
+static enum io conn_wrote(struct conn *conn, ssize_t sent, size_t size, size_t *n) {
+    bool is_full = sent < 0 ? errno == EAGAIN || errno == EWOULDBLOCK : (size_t)sent < size;
+    if ((sent < 0 && !is_full) || (is_full && !conn_stop_writing(conn))) {
+        conn->error = (uint16_t)errno;
+        conn->failed = true;
+        return IO_ERROR;
     }
-    conn->connecting = false;
-    conn->writable = true;
-    return conn_wrote(conn, sent, size, n);
+    if (sent < 0)
+        return IO_AGAIN;
+    *n = (size_t)sent;
+    return IO_OK;
 }
 
 void conn_set_owner(struct conn *conn, void *owner, void (*on_event)(struct conn *conn)) {
@@ -159,12 +191,8 @@ enum io conn_read(struct conn *conn, void *data, size_t size, size_t *n) {
     do
         got = recv(conn->fd, data, size, 0);
     while (got < 0 && errno == EINTR);
-    if (got < 0) {
-        bool flag = true;
-        enum io result = conn_fault(conn, &flag);
-        conn->readable = flag;
-        return result;
-    }
+    if (got < 0)
+        return conn_read_fault(conn);
     if (got == 0) {
         conn->eof = true;
         return IO_EOF;
@@ -183,12 +211,8 @@ enum io conn_peek(struct conn *conn, void *data, size_t size, size_t *n) {
     do
         got = recv(conn->fd, data, size, MSG_PEEK);
     while (got < 0 && errno == EINTR);
-    if (got < 0) {
-        bool flag = true;
-        enum io result = conn_fault(conn, &flag);
-        conn->readable = flag;
-        return result;
-    }
+    if (got < 0)
+        return conn_read_fault(conn);
     if (got == 0)
         return IO_EOF;
     *n = (size_t)got;
@@ -204,6 +228,7 @@ enum io conn_write(struct conn *conn, const void *data, size_t size, size_t *n) 
         return tls_write(conn->tls, data, size, n);
     if (!conn->writable)
         return IO_AGAIN;
+    conn_will_write(conn);
     ssize_t sent;
     do
         sent = send(conn->fd, data, size, MSG_NOSIGNAL);
@@ -216,6 +241,7 @@ enum io conn_writev(struct conn *conn, const struct iovec *iov, int count, size_
         return tls_writev(conn->tls, iov, count, n);
     if (!conn->writable)
         return IO_AGAIN;
+    conn_will_write(conn);
     size_t size = 0;
     for (int i = 0; i < count; i++)
         size += iov[i].iov_len;
@@ -233,8 +259,8 @@ void conn_shutdown(struct conn *conn) {
     if (conn->shut)
         return;
     conn->shut = true;
-    if (conn->tls && conn->handshaken)
-        tls_shutdown(conn->tls);
+    if (conn->tls && conn->handshaken && !tls_shutdown(conn->tls))
+        conn_again(conn); /* no event tells of it: the next read does */
     (void)shutdown(conn->fd, SHUT_WR);
 }
 
@@ -253,7 +279,7 @@ void conn_close(struct conn **slot) {
     loop_source_detach(&conn->source);
     if (conn->tls) {
         if (conn->handshaken && !conn->failed && !conn->shut)
-            tls_shutdown(conn->tls);
+            (void)tls_shutdown(conn->tls);
         tls_free(&conn->tls);
     }
     close(conn->fd);

@@ -38,20 +38,21 @@ struct conn {
     bool truncated : 1;  /* TLS only: FIN without close_notify */
     bool shut : 1;       /* we sent FIN (TLS: close_notify) */
     bool handshaken : 1; /* TLS: handshake done; plain: always true */
+    bool waits_write : 1; /* a write had to stop once: the loop tells when the next may go on */
+    uint8_t untuned : 2; /* writes until the socket's options for streams are due; 0: it has them */
     struct deferred deferred;
 };
 
 /* Takes fd over (also on failure, when it closes it and returns NULL with errno set). */
 struct conn *conn_open(struct loop *loop, int fd);
-/* Starts to connect; NULL with errno set. conn_connected() tells when it is done. */
-struct conn *conn_connect(struct loop *loop, const struct addr *to, const struct addr *source);
+/*
+ * Starts to connect; NULL with errno set. conn_connected() tells when it is done. To the same host it is done before connect() returns, though
+ * that says EINPROGRESS, and a write finds it out without waiting for an event: `early` is what may be sent plainly by such a write
+ * (empty: nothing), *taken (may be NULL) how many bytes of it were; more than none: it is connected.
+ */
+struct conn *conn_connect(struct loop *loop, const struct addr *to, const struct addr *source, struct span early, size_t *taken);
 /* IO_OK once connected, IO_AGAIN while under way, IO_ERROR with conn->error. */
 enum io conn_connected(struct conn *conn);
-/*
- * Right after conn_connect(), plain only. To the same host the connection is made before connect() returns, though it says EINPROGRESS: a
- * write finds that out without waiting for the event. IO_OK: connected, *n > 0 bytes taken. IO_AGAIN: nothing is known yet, wait for on_event.
- */
-enum io conn_write_early(struct conn *conn, const void *data, size_t size, size_t *n);
 void conn_set_owner(struct conn *conn, void *owner, void (*on_event)(struct conn *conn));
 
 /*
@@ -81,6 +82,13 @@ enum io conn_write(struct conn *conn, const void *data, size_t size, size_t *n);
 enum io conn_writev(struct conn *conn, const struct iovec *iov, int count, size_t *n);
 /* TLS: bytes taken and sealed that are not sent yet: when it shrinks, the peer has read. Plain: 0. */
 size_t conn_unsent(const struct conn *conn);
+/*
+ * --- for those who write to conn->fd themselves (tls_bio.c, pipe.c) ---
+ * Before a write.
+ */
+void conn_will_write(struct conn *conn);
+/* The socket took less than offered: writable is clear until the loop says otherwise. False with errno set: it never will. */
+bool conn_stop_writing(struct conn *conn);
 /* FIN after what was written; TLS sends close_notify first. */
 void conn_shutdown(struct conn *conn);
 /* Calls on_event in the next turn. */

@@ -2,6 +2,7 @@
 /*
  * One thread's readiness loop. Edge-triggered epoll, so that a connection costs one epoll_ctl for its whole
  * life; what stops early with readiness left goes on the ready list, which makes the next wait a poll.
+ * Only one that had to stop writing costs a second: a fresh socket is always writable, and to be told so is a turn for nothing.
  *
  * The order of a turn: wait, events, ready list, letters, timers, deferred frees. Frees come last because
  * the kernel may have handed out several events that point at one object: the object must outlive the batch.
@@ -26,6 +27,7 @@
 #define LOOP_EVENTS 256       /* events taken from the kernel a turn */
 #define LOOP_READY_MAX 256    /* ready sources served a turn, so that timers and events are not starved */
 #define LOOP_WAIT_MAX_MS 60000
+#define LOOP_EDGE (EPOLLIN | EPOLLRDHUP | EPOLLET)
 
 struct loop {
     int epoll_fd;
@@ -192,21 +194,25 @@ void loop_source_init(struct loop_source *source, void (*on_ready)(struct loop_s
     list_init(&source->again);
 }
 
-static bool loop_register(struct loop *loop, int fd, struct loop_source *source, uint32_t events) {
+static bool loop_register(struct loop *loop, int op, int fd, struct loop_source *source, uint32_t events) {
     struct epoll_event event = {.events = events, .data.ptr = source};
-    return epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
+    return epoll_ctl(loop->epoll_fd, op, fd, &event) == 0;
 }
 
-bool loop_add(struct loop *loop, int fd, struct loop_source *source) {
-    return loop_register(loop, fd, source, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+bool loop_add(struct loop *loop, int fd, struct loop_source *source, bool writes) {
+    return loop_register(loop, EPOLL_CTL_ADD, fd, source, LOOP_EDGE | (writes ? (uint32_t)EPOLLOUT : 0));
+}
+
+bool loop_add_writes(struct loop *loop, int fd, struct loop_source *source) {
+    return loop_register(loop, EPOLL_CTL_MOD, fd, source, LOOP_EDGE | EPOLLOUT);
 }
 
 bool loop_add_listener(struct loop *loop, int fd, struct loop_source *source) {
-    return loop_register(loop, fd, source, EPOLLIN | EPOLLEXCLUSIVE);
+    return loop_register(loop, EPOLL_CTL_ADD, fd, source, EPOLLIN | EPOLLEXCLUSIVE);
 }
 
 bool loop_add_level(struct loop *loop, int fd, struct loop_source *source) {
-    return loop_register(loop, fd, source, EPOLLIN);
+    return loop_register(loop, EPOLL_CTL_ADD, fd, source, EPOLLIN);
 }
 
 void loop_remove(struct loop *loop, int fd) { epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, fd, NULL); }

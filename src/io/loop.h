@@ -2,8 +2,8 @@
 /*
  * loop: one thread's readiness loop: edge-triggered epoll, timers, a ready list, deferral, a mailbox.
  *
- * Rules. A source is registered once, for IN|OUT|RDHUP, edge-triggered, and never modified. Callbacks run
- * on the loop's thread. Nothing is freed under an event of the same batch: owners detach now and give the
+ * Rules. A source is registered once, edge-triggered: for IN|RDHUP, and for OUT as soon as a write had to stop, which most
+ * never have to; then it stays so. Callbacks run on the loop's thread. Nothing is freed under an event of the same batch: owners detach now and give the
  * memory to loop_defer(), which frees it at the end of the turn. Only loop_post() and loop_wake() may be
  * called from other threads.
  */
@@ -59,8 +59,10 @@ void loop_stop(struct loop *loop);
 uint64_t loop_now_ms(const struct loop *loop);
 
 void loop_source_init(struct loop_source *source, void (*on_ready)(struct loop_source *, uint32_t));
-/* Registers fd edge-triggered for its life; false with errno set. Closing the fd removes it. */
-bool loop_add(struct loop *loop, int fd, struct loop_source *source);
+/* Registers fd edge-triggered for its life; false with errno set. Closing the fd removes it. writes: for EPOLLOUT, too. */
+bool loop_add(struct loop *loop, int fd, struct loop_source *source, bool writes);
+/* From now on for EPOLLOUT, too; told at once if it is writable already. False with errno set. */
+bool loop_add_writes(struct loop *loop, int fd, struct loop_source *source);
 /* Level-triggered IN|EPOLLEXCLUSIVE, for listeners shared by workers. */
 bool loop_add_listener(struct loop *loop, int fd, struct loop_source *source);
 /* Level-triggered IN, for event and signal descriptors. */

@@ -65,14 +65,16 @@ void pipes_return(struct pipes *pipes, struct pipe **slot) {
     pipes->free = pipe;
 }
 
-static enum io pipe_result(struct conn *conn, ssize_t moved) {
-    if (moved > 0)
-        return IO_OK;
-    if (errno == EAGAIN)
-        return IO_AGAIN;
+static enum io pipe_fail(struct conn *conn) {
     conn->error = (uint16_t)errno;
     conn->failed = true;
     return IO_ERROR;
+}
+
+static enum io pipe_result(struct conn *conn, ssize_t moved) {
+    if (moved > 0)
+        return IO_OK;
+    return errno == EAGAIN ? IO_AGAIN : pipe_fail(conn);
 }
 
 enum io pipe_fill(struct pipe *pipe, struct conn *from, size_t max, size_t *n) {
@@ -101,13 +103,14 @@ enum io pipe_drain(struct pipe *pipe, struct conn *to, size_t *n) {
     assert(pipe->filled > 0 && !to->tls);
     if (!to->writable)
         return IO_AGAIN;
+    conn_will_write(to);
     ssize_t moved;
     do
         moved = splice(pipe->out, NULL, to->fd, NULL, pipe->filled, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
     while (moved < 0 && errno == EINTR);
     enum io result = pipe_result(to, moved);
-    if (result == IO_AGAIN)
-        to->writable = false;
+    if (result == IO_AGAIN && !conn_stop_writing(to))
+        return pipe_fail(to);
     if (result == IO_OK) {
         *n = (size_t)moved;
         pipe->filled -= (size_t)moved;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sockets: every descriptor is born non-blocking and close-on-exec, so that no path can forget it. TCP_NODELAY is set on
+ * Sockets: every descriptor is born non-blocking and close-on-exec, so that no path can forget it. TCP_NODELAY is for
  * both ends of the proxy: it always writes whole messages, and Nagle would only add a delay behind small WebSocket frames.
  *
  * The subtle one is the unix listener: a path left behind by a dead process must not block the next start, but a live one
@@ -50,8 +50,7 @@ int sock_listen(const struct addr *addr, int backlog, const char **err_step) {
         return sock_fail(fd, err_step, "socket");
     if (sock_is_tcp(addr)) {
         sock_set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-        sock_set(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* accepted sockets inherit both */
-        sock_set(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, SOCK_NOTSENT_MAX);
+        sock_set_stream(fd); /* accepted sockets inherit it */
         /* Every client of ours speaks first: the kernel keeps who is silent for a second, and the first bytes are there at accept. */
         sock_set(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, SOCK_DEFER_S);
     } else {
@@ -70,10 +69,6 @@ int sock_connect(const struct addr *to, const struct addr *source) {
     int fd = socket(to->sa.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -1;
-    if (sock_is_tcp(to)) {
-        sock_set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-        sock_set(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, SOCK_NOTSENT_MAX);
-    }
     if (source && source->len > 0 && source->sa.any.sa_family == to->sa.any.sa_family) {
         /* The port is chosen at connect, per destination, so that many connections can share one source. */
         sock_set(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
@@ -83,6 +78,11 @@ int sock_connect(const struct addr *to, const struct addr *source) {
     if (connect(fd, &to->sa.any, to->len) < 0 && errno != EINPROGRESS)
         return sock_fail(fd, NULL, NULL);
     return fd;
+}
+
+void sock_set_stream(int fd) {
+    sock_set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    sock_set(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, SOCK_NOTSENT_MAX);
 }
 
 int sock_accept(int listener, struct addr *peer) {

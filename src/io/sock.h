@@ -21,8 +21,10 @@ enum io { IO_OK, IO_AGAIN, IO_EOF, IO_ERROR };
  * the call that failed.
  */
 int sock_listen(const struct addr *addr, int backlog, const char **err_step);
-/* A connection in progress or made; -1 with errno set. source (may be NULL) is bound first. TCP_NODELAY is set. */
+/* A connection in progress or made; -1 with errno set. source (may be NULL) is bound first. sock_set_stream() is left to the caller. */
 int sock_connect(const struct addr *to, const struct addr *source);
+/* TCP only: what a connection needs that carries more than one message: TCP_NODELAY, and a bound on unsent bytes in the kernel. */
+void sock_set_stream(int fd);
 /* accept4; -1 with errno set. Options are those of the listening socket. */
 int sock_accept(int listener, struct addr *peer);
 /* SO_ERROR of a connect in progress: 0 or an errno. */

@@ -276,19 +276,21 @@ enum io tls_write(struct tls *tls, const void *data, size_t size, size_t *n) {
 
 size_t tls_unsent(const struct tls *tls) { return tls->unsent_end - tls->unsent_at; }
 
-void tls_shutdown(struct tls *tls) {
+bool tls_shutdown(struct tls *tls) {
     if (tls->broken || tls->sock_error || !SSL_is_init_finished(tls->ssl))
-        return;
+        return true;
     if (!tls_bio_flush(tls))
-        return; /* it would stand in the middle of a record */
+        return true; /* it would stand in the middle of a record */
     ERR_clear_error();
     tls->asked = false;
-    if (SSL_shutdown(tls->ssl) < 0 && !tls->asked) { /* the session died of it: no event tells, the next read does */
+    bool lives = SSL_shutdown(tls->ssl) >= 0 || tls->asked;
+    if (!lives) {
         tls_explain(tls);
         (void)tls_fail(tls);
         tls->untold = true;
     }
     ERR_clear_error();
+    return lives;
 }
 
 /* --- making and freeing --- */

@@ -126,7 +126,7 @@ enum io tls_writev(struct tls *tls, const struct iovec *iov, int count, size_t *
 size_t tls_unsent(const struct tls *tls);
 /* Bytes, or an end, inside: a read may give something without a new event. */
 bool tls_has_pending(const struct tls *tls);
-/* One try to send close_notify. */
-void tls_shutdown(struct tls *tls);
+/* One try to send close_notify. False: the session died of it, and tls_read() tells so; no event does. */
+bool tls_shutdown(struct tls *tls);
 
 #endif

@@ -125,16 +125,16 @@ static size_t tls_bio_send(struct tls *tls, const char *data, size_t size) {
         tls->asked = true;
         return 0;
     }
+    conn_will_write(conn);
     do
         sent = send(conn->fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
     if (sent == (ssize_t)size)
         return size;
-    if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
+    if ((sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK) || !conn_stop_writing(conn)) {
         tls->sock_error = errno;
         return 0;
     }
-    conn->writable = false;
     tls->asked = true;
     return sent < 0 ? 0 : (size_t)sent;
 }

@@ -83,6 +83,11 @@ void client_accept(struct worker *worker, struct listener *listener, int fd, con
     worker_client_opened(worker);
     if (!client_proxy_start(client))
         client_begin(client);
+    /* Accept was deferred until there are bytes: they are read in this turn, before the kernel tells of them. */
+    if (!client->closed && peer->sa.any.sa_family != AF_UNIX) {
+        conn->readable = true;
+        conn_again(conn);
+    }
 }
 
 static void client_release(struct deferred *deferred) {

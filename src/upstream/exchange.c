@@ -190,16 +190,6 @@ static void exchange_ready(struct exchange *ex) {
     exchange_touch(ex);
 }
 
-/* A plain connection to this same host is usually made already: then the request goes out at once. Returns the bytes taken. */
-static size_t exchange_dial_early(struct exchange *ex, const struct addr *to, const char *head, size_t n) {
-    size_t wrote = 0;
-    if (ex->special || exchange_tls(ex) || !addr_is_loopback(to) || conn_write_early(ex->conn, head, n, &wrote) != IO_OK)
-        return 0;
-    exchange_connected(ex);
-    exchange_ready(ex);
-    return wrote;
-}
-
 static void exchange_dial(struct exchange *ex, const char *head, size_t n) {
     const struct config_pool *config = ex->pool->config;
     const struct addr *to = ex->options.addr ? ex->options.addr : &ex->server->addr;
@@ -207,7 +197,11 @@ static void exchange_dial(struct exchange *ex, const char *head, size_t n) {
         exchange_fail_later(ex, exchange_note_connect(ex, EXCHANGE_CONNECT, 0), "its name has no address");
         return;
     }
-    ex->conn = conn_connect(ex->upstream->loop, to, config->source.len != 0 ? &config->source : NULL);
+    /* A plain connection to this same host is usually made already: then the request goes out at once. */
+    bool is_near = !ex->special && !exchange_tls(ex) && addr_is_loopback(to);
+    size_t wrote = 0;
+    ex->conn = conn_connect(ex->upstream->loop, to, config->source.len != 0 ? &config->source : NULL,
+                            is_near ? span_make(head, n) : SPAN_NULL, &wrote);
     if (!ex->conn) {
         int error = errno;
         exchange_fail_later(ex, exchange_note_connect(ex, EXCHANGE_CONNECT, error), strerror(error));
@@ -216,7 +210,10 @@ static void exchange_dial(struct exchange *ex, const char *head, size_t n) {
     conn_set_owner(ex->conn, ex, exchange_on_event);
     if (config->connect_timeout_ms != 0)
         timer_set(ex->upstream->loop, &ex->timer, config->connect_timeout_ms);
-    size_t wrote = exchange_dial_early(ex, to, head, n);
+    if (wrote > 0) {
+        exchange_connected(ex);
+        exchange_ready(ex);
+    }
     exchange_give(ex, head + wrote, n - wrote);
 }
 

@@ -118,7 +118,7 @@ struct probe_tcp *probe_tcp_start(struct upstream *upstream, const struct pool *
     timer_init(&probe->timer, probe_tcp_on_timer);
     struct addr addr = probe_addr(pool, server);
     const struct addr *source = pool->config->source.len != 0 ? &pool->config->source : NULL;
-    probe->conn = conn_connect(upstream->loop, &addr, source);
+    probe->conn = conn_connect(upstream->loop, &addr, source, SPAN_NULL, NULL);
     if (probe->conn)
         conn_set_owner(probe->conn, probe, probe_tcp_on_event);
     else

@@ -396,7 +396,7 @@ def test_half_close(start, scripted, allowed):
     def handler(peer):
         peer.body(peer.head())
         time.sleep(0.3)
-        peer.answer()
+        peer.answer(head=b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
 
     gateway = start(forwarding(scripted(handler).address, listener=f"half_close = {str(allowed).lower()},"))
     for data in (GET % b"/", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"):

@@ -74,12 +74,12 @@ static bool faults_hit(enum fault_kind kind) {
 int __real_epoll_ctl(int epoll, int op, int fd, struct epoll_event *event);
 int __wrap_epoll_ctl(int epoll, int op, int fd, struct epoll_event *event);
 int __wrap_epoll_ctl(int epoll, int op, int fd, struct epoll_event *event) {
-    if (op == EPOLL_CTL_ADD && faults_hit(FAULT_EPOLL_CTL))
+    if (op != EPOLL_CTL_DEL && faults_hit(FAULT_EPOLL_CTL))
         return -1;
     int result = __real_epoll_ctl(epoll, op, fd, event);
     if (result == 0 && fd >= 0 && fd < FAULT_DESCRIPTORS) {
-        faults_watched[fd].epoll = op == EPOLL_CTL_ADD ? epoll : -1;
-        if (op == EPOLL_CTL_ADD)
+        faults_watched[fd].epoll = op == EPOLL_CTL_DEL ? -1 : epoll;
+        if (op != EPOLL_CTL_DEL)
             faults_watched[fd].event = *event;
     }
     return result;

@@ -264,7 +264,7 @@ int __wrap_epoll_ctl(int epoll, int op, int fd, struct epoll_event *event) {
         return -1;
     if ((op == EPOLL_CTL_ADD) == slot->watched)
         return kernel_fail(slot->watched ? EEXIST : ENOENT);
-    slot->watched = slot->edge = op == EPOLL_CTL_ADD;
+    slot->watched = slot->edge = op != EPOLL_CTL_DEL;
     if (event)
         slot->event = *event;
     return 0;

@@ -2,6 +2,8 @@
 /* Plain conns: readiness flags, the short-read rule and its exception, ends, connects, quiet kept connections. */
 #include <check.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -152,7 +154,7 @@ END_TEST
 START_TEST(test_connect_refused_and_made) {
     struct addr addr;
     ck_assert(addr_parse(SPAN("127.0.0.1:1"), 0, &addr));
-    struct conn *made = conn_connect(loop, &addr, NULL);
+    struct conn *made = conn_connect(loop, &addr, NULL, SPAN_NULL, NULL);
     ck_assert_ptr_nonnull(made);
     for (int i = 0; i < 50 && conn_connected(made) == IO_AGAIN; i++)
         loop_turn(loop, 100);
@@ -164,7 +166,7 @@ START_TEST(test_connect_refused_and_made) {
     ck_assert_int_eq(bind(fd, &addr.sa.any, addr.len), 0);
     ck_assert_int_eq(listen(fd, 1), 0);
     ck_assert(sock_local(fd, &addr));
-    made = conn_connect(loop, &addr, NULL);
+    made = conn_connect(loop, &addr, NULL, SPAN_NULL, NULL);
     size_t n;
     ck_assert_int_eq(conn_write(made, "x", 1, &n), IO_AGAIN);
     for (int i = 0; i < 50 && conn_connected(made) == IO_AGAIN; i++)
@@ -178,11 +180,11 @@ END_TEST
 
 START_TEST(test_early_write) {
     struct addr addr;
-    size_t n = 0;
+    size_t n = 9;
     ck_assert(addr_parse(SPAN("127.0.0.1:1"), 0, &addr));
-    struct conn *made = conn_connect(loop, &addr, NULL);
+    struct conn *made = conn_connect(loop, &addr, NULL, SPAN("x"), &n);
     ck_assert_ptr_nonnull(made);
-    ck_assert_int_eq(conn_write_early(made, "x", 1, &n), IO_AGAIN);
+    ck_assert_uint_eq(n, 0);
     for (int i = 0; i < 50 && conn_connected(made) == IO_AGAIN; i++)
         loop_turn(loop, 100);
     ck_assert_int_eq(conn_connected(made), IO_ERROR); /* the write took the reason, and it is not lost */
@@ -193,11 +195,20 @@ START_TEST(test_early_write) {
     ck_assert_int_eq(bind(fd, &addr.sa.any, addr.len), 0);
     ck_assert_int_eq(listen(fd, 1), 0);
     ck_assert(sock_local(fd, &addr));
-    made = conn_connect(loop, &addr, NULL);
-    ck_assert_int_eq(conn_write_early(made, "xyz", 3, &n), IO_OK);
+    made = conn_connect(loop, &addr, NULL, SPAN("xyz"), &n);
+    conn_set_owner(made, NULL, on_event);
     ck_assert_uint_eq(n, 3);
     ck_assert_int_eq(conn_connected(made), IO_OK);
+    events = 0;
+    loop_turn(loop, 0);
+    ck_assert_uint_eq(events, 0); /* nobody asked whether it is writable */
+    int no_delay = 0;
+    socklen_t size = sizeof no_delay;
+    ck_assert_int_eq(getsockopt(made->fd, IPPROTO_TCP, TCP_NODELAY, &no_delay, &size), 0);
+    ck_assert_int_eq(no_delay, 0);
     ck_assert_int_eq(conn_write(made, "!", 1, &n), IO_OK);
+    ck_assert_int_eq(getsockopt(made->fd, IPPROTO_TCP, TCP_NODELAY, &no_delay, &size), 0);
+    ck_assert_int_ne(no_delay, 0); /* the second write makes it a stream */
     int accepted = accept(fd, NULL, NULL);
     char got[8];
     ck_assert_int_eq(recv(accepted, got, 4, MSG_WAITALL), 4);

@@ -13,7 +13,7 @@ static void setup(void) {
 
 /* A connection that is established on both sides. */
 static struct conn *connect_one(int *fd) {
-    struct conn *conn = conn_connect(peer.loop, &peer.server->addr, NULL);
+    struct conn *conn = conn_connect(peer.loop, &peer.server->addr, NULL, SPAN_NULL, NULL);
     ck_assert_ptr_nonnull(conn);
     *fd = peer_accept(&peer);
     while (conn_connected(conn) == IO_AGAIN)

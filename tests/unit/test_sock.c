@@ -74,6 +74,7 @@ START_TEST(test_accepted_inherit_options) {
     sock_set_keepalive(listener, 60);
     sock_set_user_timeout(listener, 50000);
     int client = sock_connect(&addr, NULL), unsent = 0, fd = -1;
+    sock_set_stream(client);
     socklen_t unsent_size = sizeof unsent;
     ck_assert_int_eq(getsockopt(client, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, &unsent_size), 0);
     ck_assert_int_eq(unsent, 128 * 1024); /* towards servers, too */
