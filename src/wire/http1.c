@@ -128,16 +128,16 @@ static bool http1_compare_field(void *owner, struct span name, struct span value
 
 /* An element of Connection that http-parser surely reads right: one it looks for, or one that starts like none. */
 static bool http1_option_is_plain(struct span option) {
-    if (!memchr("cku", str_lower(option.p[0]), 3))
+    if (!memchr("cku_", str_lower(option.p[0]), 4))
         return true;
     return str_equal_nocase(option, SPAN("close")) || str_equal_nocase(option, SPAN("keep-alive")) ||
            str_equal_nocase(option, SPAN("upgrade"));
 }
 
 /*
- * http-parser takes Proxy-Connection for Connection, and loses its way in lists with empty elements, tabs, or
- * elements like "cl" before a comma, which are all legal: where such a field is present its view of Connection is no
- * witness.
+ * http-parser takes Proxy-Connection for Connection, and loses its way in lists with empty elements, tabs, elements like "cl"
+ * before a comma, or ones that start with "_" (which it takes for a DEL as it makes letters small); all are legal: where such a
+ * field is present its view of Connection is no witness.
  */
 static bool http1_connection_is_plain(const struct http_message *message) {
     for (unsigned i = 0; i < message->field_count; i++) {

@@ -38,6 +38,11 @@ def instrumented():
     return b"__asan_init" in content or b"__tsan_init" in content
 
 
+def keeps_signals_back():
+    """ThreadSanitizer does, until the thread calls the C library again, which an endless loop in Lua never does: its budget cannot end it."""
+    return b"__tsan_init" in pathlib.Path(binary()).read_bytes()
+
+
 # Below the range that the kernel gives to outgoing connections: none of those can take a port between here and its use.
 # Test processes side by side (pytest-xdist names them gw0, gw1, ...) have parts of their own.
 PART = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8

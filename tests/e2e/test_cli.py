@@ -287,6 +287,7 @@ def test_route_expect(routes):
     assert done.returncode == 1 and 'no listener "none"' in done.stderr
 
 
+@pytest.mark.skipif(gateway_module.keeps_signals_back(), reason="ThreadSanitizer keeps the signal back that ends a loop")
 def test_route_ends_a_loop(moongate, write):
     done = moongate("route", write(GOOD + 'route "loop" { function() while true do end end }\n'), "http://a/", timeout=20)
     assert done.returncode == 0, "the first route decides"

@@ -223,6 +223,7 @@ START_TEST(test_http1_parser_oddities) { /* Part A, preface: what http-parser do
         WIRE_ROW(0, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
         WIRE_ROW(0, "HTTP/1.1 200 OK\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"),
         WIRE_ROW(0, "HTTP/1.1 200 OK\r\nProxy-Connection: close\r\nContent-Length: 0\r\n\r\n"),
+        WIRE_ROW(0, "HTTP/1.1 200 OK\r\nConnection: x, _hop, close\r\nContent-Length: 0\r\n\r\n"),
         WIRE_ROW(0, "HTTP/1.1 200  \t two\r\n\r\n"),
     };
     wire_rows(true, responses, sizeof(responses) / sizeof(responses[0]));

@@ -254,7 +254,7 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("luamatch");
     TCase *tests = tcase_create("luamatch");
-    tcase_set_timeout(tests, 120);
+    tcase_set_timeout(tests, 300);
     tcase_add_test(tests, test_table);
     tcase_add_loop_test(tests, test_random, 0, 2);
     tcase_add_test(tests, test_depth);
