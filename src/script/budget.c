@@ -242,7 +242,7 @@ static uint64_t budget_cpu_us(const struct budget_slot *slot) {
 
 /* One look at every slot. True when some call ran since the last; *period_ms gets how soon to look again. */
 static bool budget_scan(uint32_t *period_ms) {
-    bool active = false;
+    bool active = false, running = false;
     uint32_t shortest = 100;
     LIST_EACH(at, &budget_slots) {
         struct budget_slot *slot = container_of(at, struct budget_slot, link);
@@ -250,6 +250,7 @@ static bool budget_scan(uint32_t *period_ms) {
         uint32_t limit_ms = atomic_load_explicit(&slot->limit_ms, memory_order_relaxed);
         if (limit_ms && limit_ms < shortest)
             shortest = limit_ms;
+        running |= epoch & 1;
         if (epoch != slot->seen) {
             active = true;
             slot->seen = epoch;
@@ -262,7 +263,9 @@ static bool budget_scan(uint32_t *period_ms) {
             }
         }
     }
-    *period_ms = shortest / 5 ? shortest / 5 : 1;
+    /* Most looks find nobody at it: then half a limit may pass unseen, and it counts from the next look on. */
+    uint32_t period = shortest / (running ? 5 : 2);
+    *period_ms = period > 0 ? period : 1;
     return active;
 }
 
