@@ -11,7 +11,7 @@
 
 #include <errno.h>
 #include <openssl/evp.h>
-#include <openssl/sha.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/random.h>
 
@@ -19,6 +19,7 @@
 
 #define UPGRADE_KEY_SIZE 24 /* base64 of 16 bytes */
 #define UPGRADE_KEY_BYTES 16
+#define UPGRADE_SHA1_SIZE 20
 
 /* The only live field with this id; NULL when there is none or more than one (*count tells). */
 static const struct http_field *upgrade_only(const struct http_message *message, enum http_field_id id,
@@ -146,16 +147,23 @@ const char *upgrade_check_response(const struct http_message *response, struct s
     return upgrade_check_protocol(response, offered, offered_count, protocol);
 }
 
+/* Fetched once: a look-up by name takes a lock that all workers share, and twice the time of the hash. */
+static EVP_MD *upgrade_sha1;
+static pthread_once_t upgrade_once = PTHREAD_ONCE_INIT;
+
+static void upgrade_fetch_sha1(void) { upgrade_sha1 = EVP_MD_fetch(NULL, "SHA1", NULL); }
+
 void upgrade_accept(struct span key, char out[UPGRADE_ACCEPT_SIZE + 1]) {
     static const char guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     char text[UPGRADE_KEY_SIZE + sizeof(guid)];
-    unsigned char digest[SHA_DIGEST_LENGTH];
+    unsigned char digest[EVP_MAX_MD_SIZE] = {0}; /* stays so when memory is out, and equals no server's answer */
     const size_t n = key.n < UPGRADE_KEY_SIZE ? key.n : UPGRADE_KEY_SIZE; /* keys are checked before */
     if (n > 0)
         memcpy(text, key.p, n);
     memcpy(text + n, guid, sizeof(guid) - 1);
-    SHA1((const unsigned char *)text, n + sizeof(guid) - 1, digest);
-    EVP_EncodeBlock((unsigned char *)out, digest, sizeof(digest));
+    (void)pthread_once(&upgrade_once, upgrade_fetch_sha1);
+    (void)EVP_Digest(text, n + sizeof(guid) - 1, digest, NULL, upgrade_sha1 ? upgrade_sha1 : EVP_sha1(), NULL);
+    EVP_EncodeBlock((unsigned char *)out, digest, UPGRADE_SHA1_SIZE);
 }
 
 void upgrade_make_key(char out[25]) {
