@@ -86,7 +86,8 @@ static size_t conn_write_early(struct conn *conn, struct span data) {
     }
     conn->connecting = false;
     conn->writable = (size_t)sent == data.n;
-    conn->untuned = CONN_UNTUNED - 1;
+    if (conn->untuned > 0)
+        conn->untuned--;
     return (size_t)sent;
 }
 

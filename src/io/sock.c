@@ -137,6 +137,7 @@ size_t sock_raise_descriptor_limit(void) {
 }
 
 bool sock_error_is_local(int error) {
-    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM || error == EADDRNOTAVAIL ||
+    /* ENOSPC: fs.epoll.max_user_watches is reached. */
+    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM || error == ENOSPC || error == EADDRNOTAVAIL ||
            error == EADDRINUSE || error == EAGAIN;
 }

@@ -204,7 +204,8 @@ static void exchange_dial(struct exchange *ex, const char *head, size_t n) {
                             is_near ? span_make(head, n) : SPAN_NULL, &wrote);
     if (!ex->conn) {
         int error = errno;
-        exchange_fail_later(ex, exchange_note_connect(ex, EXCHANGE_CONNECT, error), strerror(error));
+        enum exchange_fault fault = wrote > 0 ? EXCHANGE_LOCAL : EXCHANGE_CONNECT; /* what has left may not be sent again */
+        exchange_fail_later(ex, exchange_note_connect(ex, fault, error), strerror(error));
         return;
     }
     conn_set_owner(ex->conn, ex, exchange_on_event);

@@ -333,6 +333,30 @@ def test_what_fails_here_is_a_503(rig, kind, error):
         assert run(gateway, path) == good
 
 
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.ENOMEM, errno.EPERM])
+def test_a_request_that_has_left_is_not_sent_again(made, start, recorder, tmp_path, monkeypatch, error):
+    """D25: to this host it goes out with the connect; when the connection then cannot be watched, it has left, and is a 503."""
+    monkeypatch.setenv("MOONGATE_BIN", str(made))
+    faults = Faults(tmp_path / "faults")
+    server = recorder()
+    gateway = start(f"""
+listener "http" {{ bind = "127.0.0.1:@http@" }}
+pool "p" {{ servers = {{ "{server.address}" }}, probe = false, retries = 3 }}
+route "all" {{ forward "p" }}
+""", workers=1, env={"MOONGATE_FAULTS": str(tmp_path / "faults")})
+    with raw.connect(gateway.port(), timeout=PATIENCE) as s:
+        s.sendall(b"POST / HTTP/1.1\r\n")  # the client's own connection is watched from here on
+        wait_for(lambda: gateway.counters()["clients_accepted"] == 1, PATIENCE, "accepted")
+        faults.arm("epoll_ctl", 1, error)
+        s.sendall(b"Host: a.example\r\nContent-Length: 0\r\n\r\n")
+        assert raw.Response(s).status == 503
+    assert faults.disarm() == 1
+    counters = gateway.counters()
+    assert counters["server_local_errors"] == 1 and counters["server_connect_failures"] == 0
+    time.sleep(0.3)
+    assert b"".join(server.connections).count(b"POST / ") == 1, "the server got it once"
+
+
 @pytest.mark.parametrize("kind,error", [("pipe", errno.EMFILE), ("splice", errno.EINTR), ("splice", errno.EAGAIN), ("splice", errno.ECONNRESET)])
 def test_bulk_without_a_pipe(rig, kind, error):
     """A pipe that is not to be had, or a splice that says to come back: copied or tried again. A reset is the end."""
