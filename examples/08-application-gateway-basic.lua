@@ -2,7 +2,7 @@
 -- backend pool, WebSocket on both without a switch, and the pool gated by its HTTP probe.
 --
 --   moongate origin 9001 --name server-1 & moongate origin 9002 --name server-2 &
---   MOONGATE_CERT=cert.pem MOONGATE_KEY=key.pem moongate run examples/08-application-gateway-basic.lua
+--   MOONGATE_CERT=$PWD/cert.pem MOONGATE_KEY=$PWD/key.pem moongate run examples/08-application-gateway-basic.lua
 --   (how to make a certificate: see 04-tls-redirect.lua)
 --
 -- The handshake of RFC 6455, section 1.2:

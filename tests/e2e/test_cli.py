@@ -178,6 +178,21 @@ def test_check_opens_certificates_but_no_socket(moongate, write, certificate):
         assert says in done.stderr, "all at once: mistakes in the text, and in what it names"
 
 
+@pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").glob("*.lua")))
+def test_the_commands_at_the_head_of_an_example(tmp_path, certificate, example):
+    """As a shell runs them beside the examples, with the certificate where its command puts it; what serves is only checked."""
+    for name, target in (("cert.pem", certificate[0]), ("key.pem", certificate[1]), ("examples", ROOT / "examples"), ("moongate", gateway_module.binary())):
+        (tmp_path / name).symlink_to(target)
+    head = re.match(r"(?:--.*\n)+", (ROOT / "examples" / example).read_text()).group(0)
+    lines = re.sub(r"\\\n--", "", head).splitlines()
+    commands = [match.group(1) for line in lines for match in [re.match(r"--   ((?:export|\S+=\S+ .*moongate run|moongate run|moongate route) .*?)(?:   *\(.*)?$", line)] if match]
+    assert any(f"moongate run examples/{example}" in command for command in commands), head
+    script = "\n".join(["set -e", *commands]).replace("moongate run", "moongate check --strict")
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0, done.stderr
+    assert "refused: " not in done.stdout and "no route decided" not in done.stdout, done.stdout
+
+
 def test_check_warns_of_a_certificate_that_has_expired(moongate, write, certificate, tmp_path):
     old = tmp_path / "old.pem"
     subprocess.run(["openssl", "x509", "-in", certificate[0], "-signkey", certificate[1], "-days", "-1", "-out", old], check=True, capture_output=True)
