@@ -23,6 +23,8 @@ struct cli_command {
 
 extern const struct cli_command cli_run, cli_check, cli_route, cli_dump, cli_demo, cli_origin, cli_import;
 
+/* What to type to run this program again: its path as it was started, "moongate" where the shell found it in PATH. */
+const char *cli_program(void);
 /* Prints usage and help of a command to stdout. */
 void cli_print_help(const struct cli_command *command);
 /* "moongate run: unknown option '--x' (moongate run --help)" to stderr; returns CLI_USAGE. */

@@ -18,6 +18,10 @@ static const struct cli_command *const main_commands[] = {
     &cli_run, &cli_check, &cli_route, &cli_dump, &cli_import, &cli_demo, &cli_origin,
 };
 
+static const char *main_program = "moongate";
+
+const char *cli_program(void) { return main_program; }
+
 static void main_print_help(FILE *out) {
     fputs("Moongate, a reverse proxy and WebSocket gateway with rules in Lua.\n\nusage:\n", out);
     for (size_t i = 0; i < ARRAY_LEN(main_commands); i++)
@@ -120,6 +124,8 @@ static int main_dispatch(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    if (argc > 0 && strchr(argv[0], '/'))
+        main_program = argv[0];
     int code = main_dispatch(argc, argv);
     if (fflush(stdout) != 0 || ferror(stdout)) {
         perror("moongate: stdout");

@@ -109,9 +109,21 @@ def test_the_lines_it_prints_work(demo):
     handshake = re.search(r"handshake +(curl -iN .*)", text).group(1)
     done = subprocess.run(["sh", "-c", handshake + " --max-time 2"], capture_output=True, text=True, timeout=20)
     assert done.stdout.startswith("HTTP/1.1 101 ") and re.search(r"sec-websocket-protocol: chat\r?\n", done.stdout, re.I)
-    verdict = re.search(r"verdict +moongate (route .*)", text).group(1)
-    done = subprocess.run(["sh", "-c", f"{gateway_module.binary()} {verdict}"], capture_output=True, text=True, timeout=20)
+    verdict = re.search(r"verdict +(.*)", text).group(1)
+    assert verdict.startswith(f"{gateway_module.binary()} route "), "as it was started: it need not be in PATH"
+    done = subprocess.run(["sh", "-c", verdict], capture_output=True, text=True, timeout=20)
     assert done.returncode == 0 and done.stdout.startswith('forward to pool "chat"'), done.stderr
+
+
+def test_what_is_in_path_is_named_without_one(tmp_path):
+    (tmp_path / "moongate").symlink_to(gateway_module.binary())
+    (tmp_path / "tmp").mkdir()
+    process = Process(["moongate", "demo", "--port", "0"], env={"TMPDIR": str(tmp_path / "tmp"), "PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    try:
+        wait_for(lambda: "Ctrl-C ends it." in process.out(), 20, "the demo's welcome")
+        assert re.search(r"verdict +moongate route /", process.out())
+    finally:
+        assert process.stop() == 0, process.err()
 
 
 def test_a_chosen_port_and_address(demo):
