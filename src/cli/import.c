@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/addr.h"
 #include "cli/cli.h"
 #include "cli/import/arm.h"
 
@@ -55,6 +56,8 @@ static int import_files(struct arm *arm, char **files, int count) {
         buf_release(&text);
     }
     if (ok && !arm_convert(arm)) {
+        if (arm->misused)
+            return cli_usage_error(&cli_import, "%s", arm->error);
         fprintf(stderr, "moongate import: %s\n", arm->error);
         ok = false;
     }
@@ -115,6 +118,14 @@ static bool import_option(struct import *import, int option) {
     }
 }
 
+/* "FRONTEND=IP" or "IP"; the port is the template's to say. */
+static bool import_bind_good(const char *text) {
+    const char *equals = strchr(text, '=');
+    const char *ip = equals ? equals + 1 : text;
+    struct addr_small parsed;
+    return equals != text && ip[0] != '[' && addr_parse_ip(span_of(ip), &parsed);
+}
+
 static int import_main(int argc, char **argv) {
     static const struct option options[] = {
         {"pfx", required_argument, NULL, 'x'},     {"pfx-password", required_argument, NULL, 'p'},
@@ -136,6 +147,10 @@ static int import_main(int argc, char **argv) {
         return cli_usage_error(&cli_import, "expected a format (arm) and a FILE");
     if (strcmp(argv[optind], "arm") != 0)
         return cli_usage_error(&cli_import, "'%s' is no format: arm is the one there is", argv[optind]);
+    for (unsigned i = 0; i < import.options.bind_count; i++)
+        if (!import_bind_good(import.options.binds[i]))
+            return cli_usage_error(&cli_import, "--bind wants IP or FRONTEND=IP, an address without a port, not '%s'",
+                                   import.options.binds[i]);
     if (import.options.pfx_count > 0 && !import.options.pfx_out)
         return cli_usage_error(&cli_import, "--pfx needs --pfx-out, where the PEM files go");
     struct arm arm;

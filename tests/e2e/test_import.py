@@ -269,10 +269,23 @@ def test_the_example_is_what_import_prints(moongate):
 
 def test_what_cannot_be_imported_is_said(moongate, tmp_path):
     bad = tmp_path / "bad.json"
-    for text, said in (('{\n"a": what', "bad.json: line 2"), ('{"a": 1}', "no httpListeners"), ("", "no httpListeners")):
+    for text, said in (('{\n"a": what', "bad.json: line 2"), ('{ "a": ', 'bad.json: line 1: the JSON ends too early: the value of "a"'),
+                       ('{ "a": [', "ends too early"), ('{"a": 1}', "no httpListeners"), ("", "no httpListeners")):
         bad.write_text(text)
         result = moongate("import", "arm", bad)
         assert result.returncode == 1 and said in result.stderr and not result.stdout
     assert moongate("import", "arm", tmp_path / "absent.json").returncode == 1
     for arguments in ((), ("arm",), ("nginx", bad), ("arm", bad, "--pfx", "x.pfx"), ("arm", bad, "--frobnicate"), ("arm", bad, "--bind")):
         assert moongate("import", *arguments).returncode == 2, arguments
+
+
+@pytest.mark.parametrize("bind,said", [
+    *[(text, f"an address without a port, not '{text}'") for text in ("1.2.3", "localhost", "127.0.0.1:80", "[127.0.0.1:80]:80", "[::1]", "", "::1::",
+                                                                       "public=localhost", "public=", "=127.0.0.1", "a=b=127.0.0.1")],
+    ("nofe=1.2.3.4", "no frontendIPConfiguration nofe: there is public"),
+])
+def test_binds_are_looked_at(moongate, bind, said):
+    source = ROOT / "examples" / "import" / "application-gateway.json"
+    result = moongate("import", "arm", source, "--bind", "127.0.0.1", "--bind", bind)
+    assert result.returncode == 2 and said in result.stderr and "--bind" in result.stderr and not result.stdout, result.stderr
+    assert 'bind = "127.0.0.9:' in import_file(moongate, source, "--bind", "PUBLIC=127.0.0.9")

@@ -14,7 +14,8 @@ static const char *repaired(const char *text) {
     struct buf buf;
     char error[256];
     buf_init(&buf, sizeof(out) - 1);
-    if (!arm_text_repair(span_of(text), &buf, error, sizeof(error)))
+    unsigned open;
+    if (!arm_text_repair(span_of(text), &buf, &open, error, sizeof(error)))
         (void)snprintf(out, sizeof(out), "%s", error);
     else
         (void)snprintf(out, sizeof(out), "%.*s", SPAN_ARGS(buf_span(&buf)));
@@ -33,7 +34,7 @@ START_TEST(text_is_made_whole)
     ck_assert_str_eq(repaired("\"a\": 1 }]}"), "[{\"a\":1}]");               /* closes nothing */
     ck_assert_str_eq(repaired("{\"a\": [1}"), "[{\"a\":[1]}]");
     ck_assert_str_eq(repaired("{\"a\": , \"b\"}"), "[{\"a\":\"b\"}]");
-    ck_assert_str_eq(repaired("\"a\":"), "[{\"a\":null}]");
+    ck_assert_str_eq(repaired("{\"a\": }"), "[{\"a\":null}]");
     ck_assert_str_eq(repaired("```json\n\"a\": 1 // why\n/* x\n */ ```\n"), "[\n{\"a\":1}\n\n\n]");
     ck_assert_str_eq(repaired("\xef\xbb\xbf{\"a\": \"x\\\"y\ttab \\d\"}"), "[{\"a\":\"x\\\"y\\u0009tab \\\\d\"}]");
     ck_assert_str_eq(repaired("\"a, {\": \"}\""), "[{\"a, {\":\"}\"}]"); /* brackets in strings are text */
@@ -47,6 +48,12 @@ START_TEST(text_that_cannot_be_helped)
     ck_assert_str_eq(repaired("{\"a\" \"b\": 1}"), "line 1: a value without a name");
     ck_assert_str_eq(repaired("{\n\n1}"), "line 3: a value without a name");
     ck_assert_str_eq(repaired("[\"name\": 1]"), "line 1: a name in a list: braces are missing");
+    ck_assert_str_eq(repaired("{ \"a\": "), "line 1: the JSON ends too early: the value of \"a\" is missing");
+    ck_assert_str_eq(repaired("\"a\":"), "line 1: the JSON ends too early: the value of \"a\" is missing");
+    ck_assert_str_eq(repaired("{\"a\": [{},\n{\n\"b\n\n"), "line 3: a string without its closing quote");
+    ck_assert_str_eq(repaired("{\"a\": [{},\n{\n\"b\"\n\n"), "line 3: the JSON ends too early: the value of \"b\" is missing");
+    ck_assert_str_eq(repaired("{\"a\": [\"b\"\n"), "[{\"a\":[\"b\"\n]}]");
+    ck_assert_str_eq(repaired("{\"a\": \"b\"\n"), "[{\"a\":\"b\"\n}]");
     ck_assert_str_eq(repaired(": 1"), "line 1: a ':' without a name before it");
     char deep[600];
     memset(deep, '[', sizeof(deep) - 1);
@@ -194,6 +201,13 @@ START_TEST(private_frontends_stay_private)
     out = converted(text, &(struct arm_options){.binds = {"127.0.0.1", "IN=::1"}, .bind_count = 2});
     holds(out, "listener \"a\" {\n  bind = \"127.0.0.1:80\"");
     holds(out, "listener \"b\" {\n  bind = \"[::1]:80\"");
+    out = converted(text, &(struct arm_options){.binds = {"127.0.0.1", "inn=::1"}, .bind_count = 2});
+    ck_assert_str_eq(out, "error: --bind: no frontendIPConfiguration inn: there is out, in");
+    /* Where their list was not pasted, those that httpListeners name. */
+    out = converted(strstr(text, "\"httpListeners\""), &(struct arm_options){.binds = {"in=127.0.0.2"}, .bind_count = 1});
+    holds(out, "listener \"b\" {\n  bind = \"127.0.0.2:80\"");
+    out = converted("\"httpListeners\": [{\"name\": \"l\"}]", &(struct arm_options){.binds = {"x=127.0.0.2"}, .bind_count = 1});
+    ck_assert_str_eq(out, "error: --bind: no frontendIPConfiguration x: there is none");
 }
 END_TEST
 
@@ -236,6 +250,10 @@ START_TEST(gateways_of_a_template)
     holds(out, "1 elements have the name");
     lacks(out, "\"L\"");
     holds(converted("{\"a\": 1}", &(struct arm_options){.gateway = NULL}), "error: no httpListeners");
+    holds(converted("{\"a\": [1", &(struct arm_options){.gateway = NULL}), "ends too early");
+    out = converted("{\"httpListeners\": [{\"name\": \"l\"}, {\"name\": \"m\"", &(struct arm_options){.gateway = NULL});
+    holds(out, "NOTE: the input ends with 3 brackets open");
+    holds(out, "httpListener m: ");
 }
 END_TEST
 

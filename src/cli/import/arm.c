@@ -101,8 +101,9 @@ bool arm_read(struct arm *arm, struct span text) {
     json_error_t error;
     size_t i;
     json_t *value;
+    unsigned open;
     buf_init(&repaired, ARM_TEXT_MAX);
-    bool ok = arm_text_repair(text, &repaired, arm->error, sizeof(arm->error));
+    bool ok = arm_text_repair(text, &repaired, &open, arm->error, sizeof(arm->error));
     json_t *values = ok ? json_loadb(buf_span(&repaired).p, repaired.len, 0, &error) : NULL;
     if (ok && !values)
         (void)snprintf(arm->error, sizeof(arm->error), "line %d: %s", error.line, error.text);
@@ -110,6 +111,7 @@ bool arm_read(struct arm *arm, struct span text) {
     if (!values)
         return false;
     arm_keep(arm, values);
+    arm->open_brackets += open;
     json_array_foreach(values, i, value) {
         arm_find_gateways(arm, value, 0);
         json_array_append(arm->loose, value);
@@ -240,6 +242,9 @@ static void arm_write_head(struct arm *arm) {
     arm_write_gateway_notes(arm);
     if (arm->duplicates > 0)
         arm_note(arm, "%u elements have the name of one before them in their list: the first was taken", arm->duplicates);
+    if (arm->open_brackets > 0)
+        arm_note(arm, "the input ends with %u bracket%s open: if it was cut short, what stood behind is missing here", arm->open_brackets,
+                 arm->open_brackets == 1 ? "" : "s");
 }
 
 bool arm_convert(struct arm *arm) {
@@ -254,7 +259,12 @@ bool arm_convert(struct arm *arm) {
     }
     arm_add_missing_listeners(arm);
     if (json_array_size(arm->sections[ARM_LISTENERS]) == 0) {
-        (void)snprintf(arm->error, sizeof(arm->error), "no httpListeners and no requestRoutingRules: is it an application gateway's template?");
+        (void)snprintf(arm->error, sizeof(arm->error), "no httpListeners and no requestRoutingRules: %s",
+                       arm->open_brackets > 0 ? "the JSON ends too early, with brackets open" : "is it an application gateway's template?");
+        return false;
+    }
+    if (!arm_check_binds(arm)) {
+        arm->misused = true;
         return false;
     }
     arm_collect_listeners(arm);

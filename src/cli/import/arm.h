@@ -49,6 +49,8 @@ struct arm {
     unsigned group_count, pair_count;
     unsigned notes; /* comments about what has no counterpart or was assumed */
     unsigned duplicates;
+    unsigned open_brackets; /* where inputs ended */
+    bool misused;           /* the error is one of the options */
     unsigned depth; /* of expressions under way */
     struct buf out;
     char error[512];
@@ -61,8 +63,9 @@ bool arm_read(struct arm *arm, struct span text);
 /* Writes the Moongate file of all that was read into arm->out. False: arm->error. */
 bool arm_convert(struct arm *arm);
 
-/* text.c: what people paste, as JSON: an array of the values. False: error (of size bytes) says what and in which line. */
-bool arm_text_repair(struct span text, struct buf *out, char *error, size_t size);
+/* text.c: what people paste, as JSON: an array of the values; *open brackets were open at the end. False: error (of size bytes) says what
+   and in which line. */
+bool arm_text_repair(struct span text, struct buf *out, unsigned *open, char *error, size_t size);
 
 /* expression.c: "[concat(...)]" evaluated; unknown parts stand as their names. A string that is none: itself. */
 json_t *arm_evaluate(struct arm *arm, json_t *value);
@@ -102,6 +105,8 @@ const char *arm_quote_name(struct arm *arm, const char *name);
 const char *arm_quote_pattern(struct arm *arm, const char *text, bool lower);
 
 /* listener.c */
+/* Whether each frontend that a bind is for is there. False: arm->error. */
+bool arm_check_binds(struct arm *arm);
 void arm_collect_listeners(struct arm *arm);
 bool arm_write_listeners(struct arm *arm);
 /* Quoted name of the listener here that an httpListener became part of. */

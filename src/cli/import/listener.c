@@ -66,6 +66,61 @@ static unsigned listener_port(struct arm *arm, json_t *listener, const char **gu
     return listener_tls(arm, listener) ? 443 : 80;
 }
 
+static void listener_add_frontend(json_t *names, const char *name) {
+    json_t *known;
+    size_t i;
+    json_array_foreach(names, i, known) {
+        if (arm_same(json_string_value(known), name))
+            return;
+    }
+    if (name)
+        json_array_append_new(names, json_string(name));
+}
+
+/* Those of the list, and those that httpListeners name where the list was not pasted. */
+static json_t *listener_frontends(struct arm *arm) {
+    json_t *names = arm_keep(arm, json_array()), *object;
+    size_t i;
+    json_array_foreach(arm->sections[ARM_FRONTEND_IPS], i, object) {
+        listener_add_frontend(names, arm_name(arm, object));
+    }
+    json_array_foreach(arm->sections[ARM_LISTENERS], i, object) {
+        listener_add_frontend(names, arm_reference(arm, object, "frontendIPConfiguration"));
+    }
+    return names;
+}
+
+static void listener_unknown_frontend(struct arm *arm, struct span frontend, json_t *names) {
+    struct buf known;
+    json_t *name;
+    size_t i;
+    buf_init(&known, 1 << 20);
+    json_array_foreach(names, i, name) {
+        buf_printf(&known, "%s%s", i ? ", " : "", json_string_value(name));
+    }
+    (void)snprintf(arm->error, sizeof(arm->error), "--bind: no frontendIPConfiguration %.*s: there is %.*s", SPAN_ARGS(frontend),
+                   buf_empty(&known) ? 4 : (int)known.len, buf_empty(&known) ? "none" : buf_span(&known).p);
+    buf_release(&known);
+}
+
+bool arm_check_binds(struct arm *arm) {
+    json_t *names = listener_frontends(arm), *name;
+    size_t i;
+    for (unsigned bind = 0; bind < arm->options.bind_count; bind++) {
+        const char *text = arm->options.binds[bind], *equals = strchr(text, '=');
+        struct span frontend = span_make(text, equals ? (size_t)(equals - text) : 0);
+        bool found = !equals;
+        json_array_foreach(names, i, name) {
+            found = found || str_equal_nocase(frontend, span_of(json_string_value(name)));
+        }
+        if (!found) {
+            listener_unknown_frontend(arm, frontend, names);
+            return false;
+        }
+    }
+    return true;
+}
+
 /* As named on the command line for this frontend, or for all public ones; NULL: not named. */
 static const char *listener_named_bind(struct arm *arm, const char *frontend, bool is_private) {
     const char *any = NULL;

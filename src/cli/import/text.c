@@ -23,6 +23,8 @@ struct text {
     char stack[TEXT_DEPTH_MAX]; /* '[' or '{'; 'm': a lone member of the top level */
     enum text_state states[TEXT_DEPTH_MAX];
     unsigned depth; /* the current container is depth - 1 */
+    struct span key; /* the last one that was read, as it was written */
+    unsigned key_line;
     char *error;
     size_t size;
 };
@@ -122,10 +124,9 @@ static bool text_skip(struct text *text) {
     return true;
 }
 
-/* The string at the cursor as JSON: raw control characters and unknown escapes become valid ones. */
+/* The string at the cursor, which is closed, as JSON: raw control characters and unknown escapes become valid ones. */
 static bool text_string(struct text *text) {
     const char *p = text->in.p;
-    unsigned first = text->line;
     bool ok = buf_append(text->out, "\"", 1);
     for (text->at++; ok && text->at < text->in.n && p[text->at] != '"'; text->at++) {
         char c = p[text->at];
@@ -142,28 +143,34 @@ static bool text_string(struct text *text) {
             ok = buf_append(text->out, &c, 1);
         }
     }
-    if (text->at >= text->in.n) {
-        text->line = first;
-        return text_fail(text, "a string without its closing quote");
-    }
     text->at++;
     return ok && buf_append(text->out, "\"", 1);
 }
 
-/* Whether a ':' follows the string that begins at the cursor. */
-static bool text_is_key(const struct text *text) {
+/* Where the string that begins at the cursor has its closing quote; the input's end, or behind it, if it has none. */
+static size_t text_string_end(const struct text *text) {
     const char *p = text->in.p;
     size_t at = text->at + 1;
     while (at < text->in.n && p[at] != '"')
         at += p[at] == '\\' ? 2 : 1;
+    return at;
+}
+
+/* Whether a ':' follows the string that ends there, or would in an object that is cut short. */
+static bool text_is_key(const struct text *text, size_t end) {
+    const char *p = text->in.p;
+    size_t at = end;
     for (at++; at < text->in.n && strchr(" \t\r\n", p[at]);)
         at++;
-    return at < text->in.n && p[at] == ':';
+    return at < text->in.n ? p[at] == ':' : text_is_object(text);
 }
 
 static bool text_take_string(struct text *text) {
     enum text_state *state = &text->states[text->depth - 1];
-    bool key = text_is_key(text) && !(text_is_object(text) && *state == TEXT_COLON);
+    size_t end = text_string_end(text);
+    if (end >= text->in.n)
+        return text_fail(text, "a string without its closing quote");
+    bool key = text_is_key(text, end) && !(text_is_object(text) && *state == TEXT_COLON);
     if (key && !text_is_object(text)) {
         if (text->depth > 1)
             return text_fail(text, "a name in a list: braces are missing");
@@ -171,6 +178,10 @@ static bool text_take_string(struct text *text) {
             return false;
     } else if (!text_begin_element(text, key)) {
         return false;
+    }
+    if (key) {
+        text->key = span_make(text->in.p + text->at + 1, end - text->at - 1);
+        text->key_line = text->line;
     }
     if (!text_string(text))
         return false;
@@ -219,7 +230,23 @@ static bool text_take(struct text *text) {
     }
 }
 
-bool arm_text_repair(struct span in, struct buf *out, char *error, size_t size) {
+/* Brackets that were never closed are made good, a value that never came is not: there the input was cut short. */
+static bool text_end(struct text *text) {
+    enum text_state state = text->states[text->depth - 1];
+    if (state == TEXT_KEY || state == TEXT_COLON) {
+        char what[120];
+        text->line = text->key_line;
+        (void)snprintf(what, sizeof(what), "the JSON ends too early: the value of \"%.*s\" is missing",
+                       (int)(text->key.n < 40 ? text->key.n : 40), text->key.p);
+        return text_fail(text, what);
+    }
+    bool ok = true;
+    while (ok && text->depth > 0)
+        ok = text_pop(text);
+    return ok;
+}
+
+bool arm_text_repair(struct span in, struct buf *out, unsigned *open, char *error, size_t size) {
     struct text text = {.in = in, .line = 1, .out = out, .error = error, .size = size};
     error[0] = '\0';
     if (in.n >= 3 && memcmp(in.p, "\xef\xbb\xbf", 3) == 0)
@@ -229,8 +256,8 @@ bool arm_text_repair(struct span in, struct buf *out, char *error, size_t size) 
     bool ok = text_push(&text, '[');
     while (ok && (ok = text_skip(&text)) && text.at < in.n)
         ok = text_take(&text);
-    while (ok && text.depth > 0)
-        ok = text_pop(&text);
+    *open = text.depth > 0 ? text.depth - 1 : 0;
+    ok = ok && text_end(&text);
     if (!ok && error[0] == '\0')
         (void)snprintf(error, size, "the file is too large");
     return ok;
