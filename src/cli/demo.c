@@ -184,7 +184,7 @@ static void demo_on_ready(void *owner) {
            "  handshake   curl -iN http://%s%s%s:%u/ws -H 'Connection: Upgrade' -H 'Upgrade: websocket' \\\n"
            "                -H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' \\\n"
            "                -H 'Sec-WebSocket-Protocol: chat, superchat'\n"
-           "  verdict     %s route %s -H 'Sec-WebSocket-Protocol: chat' ws://%s%s%s:%u/ws\n"
+           "  verdict     %s route %s --listener http -H 'Sec-WebSocket-Protocol: chat' ws://%s%s%s:%u/ws\n"
            "\n"
            "Access log below. Ctrl-C ends it.\n\n",
            demo->example, left, ip, right, demo->port, left, ip, right, demo->tls_port, left, ip, right, demo->port,

@@ -239,17 +239,41 @@ static int route_with_script(struct route_run *run) {
     return code;
 }
 
+/* A guess would be judged by the rules of another door than the one that was asked about. */
+static int route_fail_listener(const struct route_run *run) {
+    const struct route_options *options = run->options;
+    const struct config *config = run->config;
+    if (config->listener_count == 0)
+        return route_fail("the file declares no listener");
+    if (options->listener) {
+        fprintf(stderr, "moongate route: %s has no listener \"%s\"\n", options->file, options->listener);
+        return CLI_FAILED;
+    }
+    fprintf(stderr, "moongate route: no listener takes %s on port %u; there are", run->url.tls ? "https" : "http", run->url.port);
+    for (unsigned i = 0; i < config->listener_count; i++) {
+        const struct config_listener *listener = &config->listeners[i];
+        char address[ADDR_TEXT_MAX];
+        fprintf(stderr, "%s \"%s\" (%s", i ? "," : "", listener->name, listener->tls ? "https" : "http");
+        for (unsigned j = 0; j < listener->bind_count; j++)
+            fprintf(stderr, " %s", addr_format(&listener->binds[j], address));
+        fprintf(stderr, ")");
+    }
+    fprintf(stderr, ": choose one by --listener\n");
+    return CLI_FAILED;
+}
+
 static int route_load(struct route_run *run) {
     run->load = script_load_file(run->options->file, route_report, NULL);
     if (!run->load)
         return CLI_FAILED;
     run->config = script_load_config(run->load);
     run->listener = route_choose_listener(run->config, run->options, &run->url);
-    if (!run->listener && run->options->listener) {
-        fprintf(stderr, "moongate route: %s has no listener \"%s\"\n", run->options->file, run->options->listener);
-        return CLI_FAILED;
-    }
-    return run->listener ? route_with_script(run) : route_fail("the file declares no listener");
+    if (!run->listener)
+        return route_fail_listener(run);
+    if (!run->options->listener && run->listener->tls != run->url.tls)
+        fprintf(stderr, "moongate route: no listener speaks %s: judged as if it came by %s to \"%s\"\n", run->url.tls ? "https" : "http",
+                run->url.tls ? "http" : "https", run->listener->name);
+    return route_with_script(run);
 }
 
 static int route_run(const struct route_options *options) {

@@ -32,7 +32,10 @@ struct route_url {
 const char *route_url_parse(const char *text, struct route_url *url);
 /* The bytes of the head a client like curl would send. False: too large. */
 bool route_write_head(struct buf *out, const struct route_options *options, const struct route_url *url);
-/* The listener such a URL arrives at: by name, by scheme and port, by scheme, the first. NULL: no such name. */
+/*
+ * The listener such a URL arrives at: the one of that name; the first of its scheme and port; where the URL names no port, the first of
+ * its scheme, or of all. NULL: none has that name, or scheme and port.
+ */
 const struct config_listener *route_choose_listener(const struct config *config, const struct route_options *options,
                                                     const struct route_url *url);
 /* The port that listener is reached by for this URL. */

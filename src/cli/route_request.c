@@ -43,6 +43,9 @@ static const char *route_url_scheme(struct span *rest, struct route_url *url) {
 
 const char *route_url_parse(const char *text, struct route_url *url) {
     *url = (struct route_url){0};
+    for (const char *p = text; *p; p++) /* would end the target, or the line, of the head that is made */
+        if ((unsigned char)*p <= ' ' || *p == 0x7f)
+            return *p == ' ' ? "it holds a space (write %20)" : "it holds a control character (write it as %XX)";
     struct span rest = span_of(text);
     const char *problem = route_url_scheme(&rest, url);
     if (problem)
@@ -134,6 +137,8 @@ const struct config_listener *route_choose_listener(const struct config *config,
     for (unsigned i = 0; i < config->listener_count; i++)
         if (config->listeners[i].tls == url->tls && route_has_port(&config->listeners[i], port))
             return &config->listeners[i];
+    if (url->port)
+        return NULL;
     for (unsigned i = 0; i < config->listener_count; i++)
         if (config->listeners[i].tls == url->tls)
             return &config->listeners[i];

@@ -59,7 +59,8 @@ def test_help_and_version_of_each_command(moongate, command):
     (["help", "frob"], "unknown command"),
     (["run"], "FILE"), (["run", "a", "b"], "FILE"), (["check"], "file"), (["check", "a", "b"], "one too many"), (["route", "x.lua"], "URL"),
     (["route", "-H"], "needs a value"), (["route", "-H", "bad", "x.lua", "http://a/"], "no header"), (["route", "--expect"], "needs a value"), (["route", "x.lua", "ftp://a/"], "scheme"),
-    (["route", "x.lua", "http:///a"], "host"), (["route", "--client", "x", "x.lua", "http://a/"], "address"), (["dump"], "FILE"),
+    (["route", "x.lua", "http:///a"], "host"),
+    (["route", "x.lua", "http://x/a b"], "a space (write %20)"), (["route", "x.lua", "http://x/a\nb"], "a control character"), (["route", "--client", "x", "x.lua", "http://a/"], "address"), (["dump"], "FILE"),
     (["demo", "--port", "x"], "port"), (["demo", "--port", "70000"], "port"), (["demo", "--port"], "needs a value"),
     (["demo", "--bind", "nowhere"], "IP address"), (["demo", "extra"], "extra"),
     (["origin"], "port"), (["origin", "x"], "port"), (["origin", "70000"], "port"), (["origin", "1", "2"], "one too many"),
@@ -300,6 +301,18 @@ def test_route_expect(routes):
     assert routes("--expect", "500", "http://a.example.com/bad").returncode == 0
     done = routes("--listener", "none", "http://a/")
     assert done.returncode == 1 and 'no listener "none"' in done.stderr
+
+
+def test_route_does_not_guess_a_port(routes, moongate, write):
+    for url, scheme, port in (("https://x:9999/", "https", 9999), ("http://x:8443/", "http", 8443), ("wss://x:8080/", "https", 8080)):
+        done = routes(url)
+        assert done.returncode == 1 and not done.stdout and f"no listener takes {scheme} on port {port}; there are" in done.stderr
+        assert '"http" (http 127.0.0.1:8080 [::1]:8080), "other" (http 127.0.0.1:8081), "https" (https 127.0.0.1:8443)' in done.stderr
+    done = routes("--listener", "https", "https://x:9999/")
+    assert done.returncode == 0 and not done.stderr
+    assert not routes("https://secret.example/").stderr, "a URL without a port: the first listener of its scheme"
+    done = moongate("route", write(GOOD), "wss://x/")
+    assert done.returncode == 0 and done.stdout.startswith("forward") and 'no listener speaks https: judged as if it came by http to "http"' in done.stderr
 
 
 @pytest.mark.skipif(gateway_module.keeps_signals_back(), reason="ThreadSanitizer keeps the signal back that ends a loop")

@@ -23,7 +23,8 @@ START_TEST(urls_are_cut_up)
     ck_assert_ptr_null(route_url_parse("host/path?next=http://x", &url));
     ck_assert(!url.tls);
     ck_assert_span(url.host, "host");
-    static const char *const bad[] = {"ftp://x/", "http://", "http://a@b/", "http://a:b:c/", "http://a:99999/", ""};
+    static const char *const bad[] = {"ftp://x/", "http://", "http://a@b/", "http://a:b:c/", "http://a:99999/", "", "http://x/a b", "http://x y/", " http://x/",
+                                      "http://x/\t", "http://x/\r\nA: b", "http://x/\x7f"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         ck_assert_msg(route_url_parse(bad[i], &url) != NULL, "%s", bad[i]);
 }
@@ -88,14 +89,18 @@ START_TEST(listeners_are_chosen)
     static const struct {
         const char *url, *name;
         uint16_t port;
-    } cases[] = {{"http://h", "b", 80},       {"http://h:81", "a", 81},  {"http://h:99", "a", 81},
-                 {"https://h", "c", 8443},    {"wss://h:9443", "d", 9443}, {"https://h:80", "c", 8443}};
+    } cases[] = {{"http://h", "b", 80},       {"http://h:81", "a", 81}, {"https://h", "c", 8443}, {"wss://h:9443", "d", 9443}};
     options = (struct route_options){0};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         ck_assert_ptr_null(route_url_parse(cases[i].url, &url));
         const struct config_listener *listener = route_choose_listener(&config, &options, &url);
         ck_assert_msg(strcmp(listener->name, cases[i].name) == 0, "%s: %s", cases[i].url, listener->name);
         ck_assert_uint_eq(route_local_port(listener, &url), cases[i].port);
+    }
+    static const char *const nowhere[] = {"http://h:99", "https://h:80", "http://h:8443"};
+    for (size_t i = 0; i < ARRAY_LEN(nowhere); i++) {
+        ck_assert_ptr_null(route_url_parse(nowhere[i], &url));
+        ck_assert_msg(!route_choose_listener(&config, &options, &url), "%s", nowhere[i]);
     }
     options.listener = "d";
     ck_assert_ptr_eq(route_choose_listener(&config, &options, &url), &listeners[3]);
