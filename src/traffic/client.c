@@ -64,6 +64,7 @@ void client_accept(struct worker *worker, struct listener *listener, int fd, con
     struct conn *conn = conn_open(worker->loop, fd);
     if (!conn) {
         metric_add(METRIC_accept_errors, 1);
+        listener_leave(worker->shared, listener);
         return;
     }
     struct client *client = slab_get(&worker->clients);
@@ -78,7 +79,6 @@ void client_accept(struct worker *worker, struct listener *listener, int fd, con
     buf_init(&client->ahead, CLIENT_LOOK_AHEAD);
     buf_init(&client->out, CLIENT_OUT_MAX);
     list_append(&worker->client_list, &client->link);
-    atomic_fetch_add_explicit(listener->live, 1, memory_order_relaxed);
     metric_add(METRIC_clients_accepted, 1);
     worker_client_opened(worker);
     if (!client_proxy_start(client))
@@ -122,9 +122,9 @@ void client_close(struct client *client, enum cause cause) {
         conn_abort(&client->conn);
     else
         conn_close(&client->conn);
-    atomic_fetch_sub_explicit(client->listener->live, 1, memory_order_relaxed);
-    metric_add(METRIC_clients_closed, 1);
     struct worker *worker = client->worker;
+    listener_leave(worker->shared, client->listener);
+    metric_add(METRIC_clients_closed, 1);
     client_free(client);
     worker_client_closed(worker);
 }

@@ -106,6 +106,24 @@ static void listener_on_rearm(struct timer *timer) {
     listener_port_arm(container_of(timer, struct listener_port, rearm));
 }
 
+/* Counted from here on, for it may be a while on its way to another worker: a limit holds in a burst, too. */
+static bool listener_enter(const struct listener_port *port) {
+    struct worker_shared *shared = port->worker->shared;
+    struct listener *listener = port->listener;
+    unsigned limit = port->worker->current->generation->config->listeners[listener->index].max_connections;
+    unsigned all = atomic_fetch_add_explicit(&shared->live, 1, memory_order_relaxed);
+    unsigned here = atomic_fetch_add_explicit(listener->live, 1, memory_order_relaxed);
+    if (all < shared->max_connections && (limit == 0 || here < limit))
+        return true;
+    listener_leave(shared, listener);
+    return false;
+}
+
+void listener_leave(struct worker_shared *shared, struct listener *listener) {
+    atomic_fetch_sub_explicit(listener->live, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&shared->live, 1, memory_order_relaxed);
+}
+
 /* Takes one connection unless a limit is reached; false when there is none to take now. */
 static bool listener_port_take(struct listener_port *port) {
     struct addr peer;
@@ -120,11 +138,7 @@ static bool listener_port_take(struct listener_port *port) {
         }
         return false;
     }
-    struct worker_shared *shared = port->worker->shared;
-    const struct generation *generation = port->worker->current->generation;
-    unsigned limit = generation->config->listeners[port->listener->index].max_connections;
-    if (atomic_load_explicit(&shared->live, memory_order_relaxed) >= shared->max_connections ||
-        (limit > 0 && atomic_load_explicit(port->listener->live, memory_order_relaxed) >= limit)) {
+    if (!listener_enter(port)) {
         metric_add(METRIC_clients_refused, 1);
         close(fd);
         return true;

@@ -12,6 +12,7 @@
 #include "io/loop.h"
 
 struct worker;
+struct worker_shared;
 
 struct listener {
     int fd;
@@ -19,7 +20,7 @@ struct listener {
     unsigned index;             /* of config->listeners */
     uint16_t port;
     uint64_t path_inode;        /* of a unix socket's path: only our own is removed at the end */
-    _Atomic(unsigned) *live;    /* connections of the declaration (all its binds) */
+    _Atomic(unsigned) *live;    /* connections of the declaration (all its binds), from their accept on */
     _Atomic(unsigned) ports;    /* workers that listen */
 };
 
@@ -41,6 +42,9 @@ struct listener_port {
 /* Opens all; false with "listener \"x\": cannot bind 0.0.0.0:80: Address already in use" in error[size], nothing left open. */
 bool listeners_open(struct listeners *listeners, const struct config *config, char *error, size_t size);
 void listeners_close(struct listeners *listeners);
+
+/* One connection, or the tunnel it has become, has ended: it no longer counts against the limits. */
+void listener_leave(struct worker_shared *shared, struct listener *listener);
 
 void listener_port_start(struct listener_port *port, struct worker *worker, struct listener *listener);
 /* The last worker to stop takes what has queued up and ends the socket: from then on the kernel refuses connections. */

@@ -89,7 +89,7 @@ static void tunnel_close(struct tunnel *tunnel, enum cause cause) {
     pipes_return(&worker->pipes, &tunnel->pipe[TUNNEL_SERVER]);
     metric_add(METRIC_tunnels_closed, 1);
     metric_add(METRIC_clients_closed, 1);
-    atomic_fetch_sub_explicit(tunnel->listener->live, 1, memory_order_relaxed);
+    listener_leave(worker->shared, tunnel->listener);
     tunnel_run_hooks(tunnel, config->on_close, config->on_close_count, cause);
     char client[ADDR_TEXT_MAX];
     access_tunnel_close(worker, tunnel->names, addr_small_format_ip(&tunnel->client, client), tunnel->server->label,

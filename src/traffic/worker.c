@@ -64,12 +64,10 @@ static void worker_end_if_empty(struct worker *worker) {
 
 void worker_client_opened(struct worker *worker) {
     worker_count_live(worker, 1);
-    atomic_fetch_add_explicit(&worker->shared->live, 1, memory_order_relaxed);
 }
 
 void worker_client_closed(struct worker *worker) {
     worker_count_live(worker, -1);
-    atomic_fetch_sub_explicit(&worker->shared->live, 1, memory_order_relaxed);
     worker_end_if_empty(worker);
 }
 
@@ -131,18 +129,13 @@ static void worker_on_stop(struct message *message) {
     loop_stop(worker->loop);
 }
 
-/* A server came up, or the last live one went down: those that wait for a slot look again, in their order, as far as it helps. */
+static void worker_look_again(struct queue_waiter *waiter) { request_run(container_of(waiter, struct request, waiter)); }
+
+/* A server came up or went down: those that wait for a slot look again, in their order. */
 static void worker_wake_queues(struct worker *worker) {
     const struct generation *generation = worker->current->generation;
-    for (unsigned i = 0; i < generation->config->pool_count; i++) {
-        struct queue *queue = generation->pools[i]->queue;
-        struct queue_waiter *first = queue_first(queue, worker->index), *before = NULL;
-        while (first && first != before) {
-            before = first;
-            request_run(container_of(first, struct request, waiter));
-            first = queue_first(queue, worker->index);
-        }
-    }
+    for (unsigned i = 0; i < generation->config->pool_count; i++)
+        queue_look_again(generation->pools[i]->queue, worker->index, worker_look_again);
 }
 
 static void worker_on_server(struct message *message) {
@@ -193,10 +186,12 @@ struct worker *worker_choose(struct worker *worker) {
 static void worker_on_arrival(struct message *message) {
     struct worker_arrival *arrival = container_of(message, struct worker_arrival, message);
     struct worker *worker = arrival->worker;
-    if (worker->closed || worker->draining)
+    if (worker->closed || worker->draining) {
         close(arrival->fd);
-    else
+        listener_leave(worker->shared, arrival->listener);
+    } else {
         client_accept(worker, arrival->listener, arrival->fd, &arrival->peer);
+    }
     mem_free(arrival);
 }
 

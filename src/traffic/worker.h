@@ -19,7 +19,7 @@
 /* What all workers share. */
 struct worker_shared {
     struct listeners *listeners;
-    _Atomic(unsigned) live;      /* client connections and tunnels, all workers */
+    _Atomic(unsigned) live;      /* client connections and tunnels, all workers, from their accept on */
     unsigned max_connections;
     struct worker *workers;      /* worker_count of them */
     unsigned worker_count;
