@@ -33,6 +33,8 @@ struct config_headers {
     unsigned count;
 };
 
+#define CONFIG_WORKERS_MAX 64
+
 enum config_underscores { CONFIG_UNDERSCORES_DROP, CONFIG_UNDERSCORES_REJECT, CONFIG_UNDERSCORES_PASS };
 
 enum config_access_format { CONFIG_ACCESS_JSON, CONFIG_ACCESS_COMBINED };
@@ -45,7 +47,7 @@ struct config_error_page {
 };
 
 struct config_settings {
-    unsigned workers; /* 0: automatic */
+    unsigned workers; /* at most CONFIG_WORKERS_MAX; 0: automatic */
     char *user, *group;
     char *access_to;         /* NULL: no access log */
     bool access_query;       /* log query strings */

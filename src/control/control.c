@@ -22,6 +22,7 @@
 #include "traffic/worker.h"
 #include "upstream/names.h"
 #include "upstream/probe.h"
+#include "upstream/queue.h"
 
 #define CONTROL_TICKETS_MS (8u * 3600 * 1000) /* a ticket key encrypts this long and decrypts twice as long */
 #define CONTROL_COUNTERS_MAX 8192
@@ -225,6 +226,15 @@ static void control_finish(struct control *control) {
     loop_free(&control->loop);
 }
 
+_Static_assert(CONFIG_WORKERS_MAX <= QUEUE_WORKERS_MAX, "any worker may have requests that wait");
+
+static unsigned control_worker_count(const struct config_settings *settings) {
+    if (settings->workers > 0)
+        return settings->workers;
+    unsigned processors = machine_processors();
+    return processors < CONFIG_WORKERS_MAX ? processors : CONFIG_WORKERS_MAX;
+}
+
 bool control_serve(struct generation *generation, const struct control_options *options, char *error) {
     const struct config_settings *settings = &generation->config->settings;
     struct control control = {.generation = generation, .signal_fd = -1};
@@ -237,7 +247,7 @@ bool control_serve(struct generation *generation, const struct control_options *
     control.upstream.is_probe = true;
     timer_init(&control.tickets, control_on_tickets);
     control.shared.listeners = &control.listeners;
-    control.shared.worker_count = settings->workers > 0 ? settings->workers : machine_processors();
+    control.shared.worker_count = control_worker_count(settings);
     control.shared.on_stopped = control_on_worker_stopped;
     control.shared.owner = &control;
     control.workers = mem_alloc_array(control.shared.worker_count, sizeof *control.workers);

@@ -15,8 +15,8 @@ static void declare_read_workers(struct option_reader *reader, const struct opti
     if (lua_type(reader->L, index) == LUA_TSTRING && strcmp(lua_tostring(reader->L, index), "auto") == 0)
         return;
     if (lua_type(reader->L, index) != LUA_TNUMBER)
-        option_wrong(reader, index, "\"auto\" or a whole number from 1 to 256");
-    else if (option_read_count(reader, index, 1, 256, &count))
+        option_wrong(reader, index, "\"auto\" or a whole number from 1 to 64");
+    else if (option_read_count(reader, index, 1, CONFIG_WORKERS_MAX, &count))
         *(unsigned *)field = (unsigned)count;
 }
 
