@@ -94,6 +94,11 @@ static bool action_take_path(lua_State *L, int action, int slot, const char *wha
     return true;
 }
 
+/* An argument too many stands for something its writer wanted: wanted says how to get it. */
+static bool action_check_count(lua_State *L, int most, const char *wanted) {
+    return lua_isnoneornil(L, most + 1) || action_fail(L, "%s", wanted);
+}
+
 /* forward */
 
 static bool action_take_timeout(lua_State *L, struct action_value *action) {
@@ -213,6 +218,8 @@ static bool action_take_pools(lua_State *L) {
 }
 
 static int action_forward(lua_State *L) {
+    if (!action_check_count(L, 2, "forward: a third argument; all options go into one table: forward(pool, { path = ..., host = ... })"))
+        return script_mistake(L, "%s", lua_tostring(L, -1));
     bool plain = lua_isnoneornil(L, 2);
     if (plain && lua_type(L, 1) == LUA_TSTRING && action_push_cached(L))
         return 1;
@@ -320,6 +327,8 @@ static bool action_check_reply(lua_State *L) {
 }
 
 static int action_reply(lua_State *L) {
+    if (!action_check_count(L, 3, "reply: a fourth argument; it takes reply(status, body, headers)"))
+        return script_mistake(L, "%s", lua_tostring(L, -1));
     lua_settop(L, 3);
     if (!action_check_reply(L))
         return script_mistake(L, "%s", lua_tostring(L, -1));
@@ -396,6 +405,8 @@ static bool action_read_redirect(lua_State *L, struct action_value *action, int 
 static int action_redirect(lua_State *L) {
     if (lua_type(L, 1) != LUA_TSTRING && lua_type(L, 1) != LUA_TTABLE)
         return script_mistake(L, "redirect: a URL or a table is needed, not %s", luaL_typename(L, 1));
+    if (!action_check_count(L, 1, "redirect: a second argument; another status than 302 goes into a table: redirect { host = ..., path = ..., status = 301 }"))
+        return script_mistake(L, "%s", lua_tostring(L, -1));
     lua_settop(L, 1);
     bool ok = true;
     if (lua_type(L, 1) == LUA_TTABLE) {
@@ -419,6 +430,8 @@ static int action_redirect(lua_State *L) {
 }
 
 static int action_drop(lua_State *L) {
+    if (!action_check_count(L, 0, "drop: it takes nothing and sends nothing; for a status: reply(403)"))
+        return script_mistake(L, "%s", lua_tostring(L, -1));
     (void)action_new(L, ACTION_DROP, 0);
     return 1;
 }
