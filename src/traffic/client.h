@@ -48,6 +48,7 @@ struct client {
     struct body body;        /* of the request under way */
     struct client_pace reading, sending;
     uint64_t discarded;      /* while lingering */
+    int steps_left;          /* of this turn's; may fall below 0 */
     bool reading_body : 1;   /* the request wants body bytes */
     bool body_over : 1;      /* its body was read to the end */
     bool chunked : 1;        /* the response goes out in chunks */
@@ -63,7 +64,7 @@ struct client {
     struct deferred deferred;
 };
 
-/* Takes fd over: a fresh connection of listener. */
+/* Takes fd over: a fresh connection of listener, already counted there. */
 void client_accept(struct worker *worker, struct listener *listener, int fd, const struct addr *peer);
 /* Closes and frees at the end of the turn; a request under way is told. */
 void client_close(struct client *client, enum cause cause);

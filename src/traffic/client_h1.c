@@ -11,6 +11,7 @@
 #include "base/metrics.h"
 
 #define CLIENT_H1_BATCH 16                  /* steps a turn: pipelined requests, body reads */
+#define CLIENT_H1_PIECES 256                /* chunks of a body that cost as much as a step */
 #define CLIENT_H1_LINGER_MS 2000
 #define CLIENT_H1_LINGER_MAX (1024 * 1024)  /* bytes read and dropped so that an answer arrives */
 
@@ -159,19 +160,24 @@ static void client_h1_end_body(struct client *client) {
     client->wants_close = wants_close;
 }
 
+/* The request takes no more for now; what follows is not the client's delay. */
+static void client_h1_stop_body(struct client *client) {
+    client->reading_body = false;
+    client_pace_stop(&client->reading, client_h1_now(client));
+}
+
 /* Decodes data and hands it to the request, until it says stop; returns the bytes used. */
 static size_t client_h1_feed(struct client *client, const char *data, size_t n) {
-    size_t used = 0;
+    size_t used = 0, pieces = 0;
     while (client->request && client->reading_body) {
         struct span piece;
         size_t step = 0;
         enum body_event event = body_next(&client->body, data + used, n - used, &step, &piece);
         used += step;
         if (event == BODY_DATA) {
-            if (!request_body(client->request, piece.p, piece.n) && client->request) {
-                client->reading_body = false;
-                client_pace_stop(&client->reading, client_h1_now(client)); /* what follows is not the client's delay */
-            }
+            pieces++;
+            if (!request_body(client->request, piece.p, piece.n) && client->request)
+                client_h1_stop_body(client);
         } else if (event == BODY_END) {
             client_h1_end_body(client);
         } else if (event == BODY_BAD) {
@@ -182,6 +188,9 @@ static size_t client_h1_feed(struct client *client, const char *data, size_t n) 
             break;
         }
     }
+    if (client->request && client->reading_body && !request_body_flush(client->request))
+        client_h1_stop_body(client);
+    client->steps_left -= (int)(pieces / CLIENT_H1_PIECES);
     return used;
 }
 
@@ -308,11 +317,11 @@ static void client_h1_on_event(struct conn *conn) {
         else if (client->request)
             request_drained(client->request);
     }
-    int left = CLIENT_H1_BATCH;
-    while (!client->closed && left > 0 && client_h1_step(client))
-        left--;
+    client->steps_left = CLIENT_H1_BATCH;
+    while (!client->closed && client->steps_left > 0 && client_h1_step(client))
+        client->steps_left--;
     client->in_event = false;
-    if (!client->closed && left == 0)
+    if (!client->closed && client->steps_left <= 0)
         conn_again(client->conn);
 }
 

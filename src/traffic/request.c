@@ -14,6 +14,7 @@
 #include "traffic/forward.h"
 #include "traffic/request_steps.h"
 
+#define REQUEST_JOIN (16 * 1024)       /* body bytes gathered before a write: many small chunks that were read at once cost few */
 #define REQUEST_HEAD_MAX (512 * 1024)  /* bytes of a regenerated head and the first body bytes */
 #define REQUEST_FRESH_MS 1000          /* a connection idle for longer is not used for what cannot be sent twice */
 
@@ -292,35 +293,36 @@ bool request_body(struct request *request, const char *data, size_t n) {
         return false;
     }
     request_hold(request, data, n);
-    if (!request->staging)
-        buf_release(&request->send);
     if (!request_frame(request, data, n)) {
         request_body_failed(request, 500, CAUSE_LOCAL);
         return false;
     }
     if (request->staging)
         return request->bytes_in < REQUEST_REPLAY_MAX;
+    return request->send.len < REQUEST_JOIN || request_body_flush(request);
+}
+
+bool request_body_flush(struct request *request) {
+    if (request->staging || buf_empty(&request->send))
+        return true;
     struct span framed = buf_span(&request->send);
-    return exchange_send(request->exchange, framed.p, framed.n);
+    bool all = exchange_send(request->exchange, framed.p, framed.n);
+    buf_release(&request->send);
+    return all;
 }
 
 void request_body_end(struct request *request, struct http_message *trailers) {
     request->body_done = true;
     if (trailers)
         http_screen_trailers(&request->subject.head, trailers);
-    if (!request->staging)
-        buf_release(&request->send);
     if (!request_frame_end(request, trailers)) {
         request_body_failed(request, 500, CAUSE_LOCAL);
         return;
     }
     if (request->staging)
         return;
-    struct span framed = buf_span(&request->send);
-    if (framed.n > 0)
-        exchange_send(request->exchange, framed.p, framed.n);
+    request_body_flush(request);
     exchange_send_end(request->exchange);
-    buf_release(&request->send);
 }
 
 void request_body_failed(struct request *request, unsigned status, enum cause cause) {

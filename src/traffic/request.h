@@ -31,7 +31,7 @@ struct request {
     struct server *last_server;       /* the last one that was entered, referenced: names may lose it meanwhile */
     struct pool_tried tried;
     struct exchange *exchange;
-    struct buf send;                  /* head and first body bytes until the exchange starts; later chunk framing */
+    struct buf send;                  /* head and first body bytes until the exchange starts; later body bytes with their framing */
     struct buf replay;                /* body bytes given to an exchange so far, while they fit */
     bool replay_ok;
     bool staging;                     /* body bytes go to `send` */
@@ -63,8 +63,10 @@ void request_start(struct request *request);
 void request_refuse(struct request *request, unsigned status, enum cause cause);
 
 /* --- what the client's side reports --- */
-/* Body bytes, decoded. False: stop until resume_body(). */
+/* Body bytes, decoded; sent on at request_body_flush() at the latest. False: stop until resume_body(). */
 bool request_body(struct request *request, const char *data, size_t n);
+/* No more body bytes are here for now. False as in request_body(). */
+bool request_body_flush(struct request *request);
 /* trailers: live fields, or NULL; those that the head's fields or its edits rule out are deleted. */
 void request_body_end(struct request *request, struct http_message *trailers);
 /* The body cannot be completed: answers status if no head was sent yet, else aborts. */

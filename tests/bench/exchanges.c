@@ -210,6 +210,18 @@ static void play_post(void) {
     stage_request(text, "!", ANSWER, BODY_64);
 }
 
+/* A body of many small chunks that come at once must not cost a system call each. */
+static void play_crumbs(void) {
+    static char text[8192];
+    if (text[0] == '\0') {
+        size_t n = (size_t)snprintf(text, sizeof text, "POST /a/form HTTP/1.1\r\n" USUAL "Transfer-Encoding: chunked\r\n\r\n");
+        for (int i = 0; i < 500; i++)
+            n += (size_t)snprintf(text + n, sizeof text - n, "1\r\nx\r\n");
+        snprintf(text + n, sizeof text - n, "0\r\n\r\n");
+    }
+    stage_request(text, "\r\n0\r\n\r\n", ANSWER, BODY_64);
+}
+
 static void play_chunked(void) {
     stage_request("GET /a/page?q=1 HTTP/1.1\r\n" USUAL "\r\n", "\r\n\r\n",
                   "HTTP/1.1 200 OK\r\nServer: origin\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -283,6 +295,7 @@ static const struct play {
     {"get", NULL, play_get},
     {"get-50-fields", NULL, play_fields},
     {"post-1000", NULL, play_post},
+    {"post-500-chunks", NULL, play_crumbs},
     {"chunked", NULL, play_chunked},
     {"close", NULL, play_close},
     {"reply", NULL, play_reply},

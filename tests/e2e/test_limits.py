@@ -305,6 +305,71 @@ def test_max_connections(start, where):
         s.close()
 
 
+@pytest.mark.parametrize("where", ["listener", "settings"])
+def test_max_connections_holds_in_a_burst(start, where):
+    """Also while connections are on their way from the worker that took them to another."""
+    limit = 10
+    key = f"max_connections = {limit},"
+    gateway = start(fixed(key if where == "listener" else ""), settings="" if where == "listener" else key, workers=4)
+    clients = [raw.connect(gateway.port()) for i in range(300)]
+    for s in clients: # accepted only now: there was nothing to read
+        s.send(GET % b"/")
+    answered = 0
+    for s in clients:
+        try:
+            answered += s.recv(1000).startswith(b"HTTP/1.1 200")
+        except OSError:
+            pass # refused
+    assert answered == limit
+    assert gateway.counters()["clients_refused"] == len(clients) - limit
+    for s in clients:
+        s.close()
+
+
+def crumbs(port, seconds):
+    """A body of one-byte chunks, as fast as it is taken."""
+    data = b"1\r\nx\r\n" * 40000
+    with raw.connect(port) as s:
+        s.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        s.settimeout(10)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            s.sendall(data)
+
+
+def sink(peer):
+    peer.head()
+    while peer.sock.recv(1 << 20):
+        pass
+
+
+def test_a_body_of_crumbs_hurts_no_other_client(start, scripted):
+    """They are gathered into few writes, and a turn ends after some of them: with a write each, 70 ms for the others."""
+    origin, honest = scripted(sink), scripted(ok)
+    gateway = start(f'''listener "http" {{ bind = "127.0.0.1:@http@" }}
+        pool "crumbs" {{ servers = {{ "{origin.address}" }}, probe = false }}
+        pool "honest" {{ servers = {{ "{honest.address}" }}, probe = false }}
+        route "get" {{ method = "GET", forward "honest" }}
+        route "all" {{ forward "crumbs" }}''', workers=1)
+    medians = []
+    for attempt in range(3): # a busy machine may spoil one
+        senders = [threading.Thread(target=crumbs, args=(gateway.port(), 1.5)) for i in range(3)]
+        for sender in senders:
+            sender.start()
+        took = []
+        with raw.connect(gateway.port()) as s:
+            while any(sender.is_alive() for sender in senders):
+                begun = time.monotonic()
+                s.sendall(GET % b"/")
+                assert raw.Response(s).status == 200
+                took.append(time.monotonic() - begun)
+                time.sleep(0.01)
+        medians.append(sorted(took)[len(took) // 2])
+        if medians[-1] < 0.025:
+            return
+    raise AssertionError(f"medians of {medians} s beside three bodies of one-byte chunks")
+
+
 def test_max_connections_counts_each_listener_by_itself(start):
     gateway = start('''listener "one" { bind = "127.0.0.1:@one@", max_connections = 1 }
         listener "two" { bind = "127.0.0.1:@two@", max_connections = 1 }
