@@ -22,7 +22,7 @@ import pytest
 
 import raw
 import spin
-from gateway import forwarding, instrumented, wait_for
+from gateway import best_of, forwarding, instrumented, wait_for
 
 GET = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
 LATE = 3.0        # seconds that a loaded machine may add
@@ -507,22 +507,29 @@ def test_d27_client_gone_while_waiting(start, scripted, how, where):
     gateway = start(f'''listener "http" {{ bind = "127.0.0.1:@http@" }}
         pool "p" {{ servers = {{ {one} }}, probe = false, queue_timeout = "20s", connect_timeout = "20s", response_timeout = "20s" }}
         route "all" {{ forward "p" }}''')
-    clients = [raw.connect(gateway.port()) for _ in range(2)]
-    for s in clients:
-        s.sendall(GET % b"/")
-        wait_for(lambda: gateway.counters()["requests_started"] == clients.index(s) + 1, 3, "started")
-        time.sleep(0.1)
-    begun = time.monotonic()
-    for s in reversed(clients):  # the one in the queue first
-        if how == "rst":
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        s.close()
-    wait_for(lambda: gateway.counters()["requests_ended"] == 2, 4, "both ended")
-    assert time.monotonic() - begun < 1 + LATE
-    ended = gateway.wait_access(2)
-    assert {entry["cause"] for entry in ended} <= {"client gone", "client closed", "client reset"}
-    c = gateway.counters()
-    assert c["server_connects"] == c["server_closed"]
+    rounds = []
+
+    def attempt():
+        started = len(rounds) * 2
+        clients = [raw.connect(gateway.port()) for _ in range(2)]
+        for s in clients:
+            s.sendall(GET % b"/")
+            wait_for(lambda: gateway.counters()["requests_started"] == started + clients.index(s) + 1, 3 + LATE, "started")
+            time.sleep(0.1)
+        begun = time.monotonic()
+        for s in reversed(clients):  # the one in the queue first
+            if how == "rst":
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            s.close()
+        wait_for(lambda: gateway.counters()["requests_ended"] == started + 2, 5 + LATE, "both ended")
+        rounds.append(time.monotonic() - begun)
+        ended = gateway.wait_access(started + 2)
+        assert {entry["cause"] for entry in ended} <= {"client gone", "client closed", "client reset"}
+        c = gateway.counters()
+        assert c["server_connects"] == c["server_closed"]
+        return rounds[-1]
+
+    best_of(attempt, 1)
     if where == "connect":
         for s in [full, *fill]:
             s.close()

@@ -2,6 +2,7 @@
 """WebSocket handshakes and tunnels (requirements part B): what is refused, what is held, how tunnels end, and who gets them."""
 
 import asyncio
+import math
 import os
 import resource
 import socket
@@ -15,7 +16,7 @@ import pytest
 import websockets
 
 import raw
-from gateway import fields_of, forwarding, wait_for
+from gateway import best_of, fields_of, forwarding, wait_for
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -61,11 +62,11 @@ def reset(s):
     s.close()
 
 
-def ended(gateway, timeout=5.0):
-    """(cause, side) of the one tunnel that ended."""
-    entries = gateway.wait_access(1, timeout, event="close")
-    assert len(entries) == 1
-    return entries[0]["cause"], entries[0]["side"]
+def ended(gateway, timeout=5.0, count=1):
+    """(cause, side) of the one tunnel that ended, or of the last of so many."""
+    entries = gateway.wait_access(count, timeout, event="close")
+    assert len(entries) == count
+    return entries[-1]["cause"], entries[-1]["side"]
 
 
 # --- 11: what is a handshake ---
@@ -415,57 +416,74 @@ def test_half_close_of_the_server(start, scripted):
 
 @pytest.mark.parametrize("who", ["client", "server"])
 def test_half_close_timeout(start, scripted, who):
-    over = []
+    done, took = threading.Event(), []
 
     def handler(peer):
         switch(peer)
         if who == "server":
             peer.sock.shutdown(socket.SHUT_WR)
-        over.append(peer.wait_closed())  # the end of the client's direction
-        time.sleep(1.5 if who == "client" else 0)
+        peer.wait_closed()  # the end of the client's direction
+        if who == "client":
+            done.wait(10)
 
     gateway = start(forwarding(scripted(handler).address, pool='probe = false, half_close_timeout = "700ms",'))
-    s, response = opened(gateway)
-    with s:
-        begin = time.monotonic()
-        if who == "client":
-            s.shutdown(socket.SHUT_WR)
-        assert raw.read_all(s)[0] == b""
-        gateway.wait_access(1, event="close")
-        assert 0.6 < time.monotonic() - begin < 2.2
-    assert ended(gateway) == ("half-close timeout", "gateway")
+
+    def attempt():
+        begin = time.monotonic()  # the server's FIN may come before its 101 is read here
+        s, response = opened(gateway)
+        with s:
+            if who == "client":
+                begin = time.monotonic()
+                s.shutdown(socket.SHUT_WR)
+            assert raw.read_all(s)[0] == b""
+            assert ended(gateway, count=len(took) + 1) == ("half-close timeout", "gateway")
+            took.append(time.monotonic() - begin)
+        assert took[-1] > 0.65
+        return took[-1]
+
+    try:
+        best_of(attempt, 0.7 + 1)
+    finally:
+        done.set()
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
 @pytest.mark.parametrize("front", ["plain", "tls"])
 def test_reset_ends_the_other_side_at_once(start, scripted, certificate, who, front):
-    go, over = threading.Event(), []
+    """B15: within 1 s."""
+    go, over, took = threading.Event(), [], []
 
     def handler(peer):
         switch(peer)
         if who == "server":
-            go.wait(5)
+            go.wait(10)
+            go.clear()
             peer.reset()
         else:
             over.append(peer.wait_closed())
 
     tls = f'tls = {{ cert = "{certificate[0]}", key = "{certificate[1]}" }}' if front == "tls" else ""
     gateway = start(forwarding(scripted(handler).address, listener=tls))
-    s, response = opened(gateway, tls=raw.insecure_tls() if front == "tls" else None)
-    time.sleep(0.1)
-    begin = time.monotonic()
-    if who == "client":
-        reset(s)
-        wait_for(lambda: over, 3, "the server told")
-    else:
-        with s:
-            go.set()
-            try:
-                raw.read_all(s)
-            except ssl.SSLError:
-                pass
-    assert time.monotonic() - begin < 1.5
-    assert ended(gateway) == (f"{who} reset", who)
+
+    def attempt():
+        s, response = opened(gateway, tls=raw.insecure_tls() if front == "tls" else None)
+        time.sleep(0.1)
+        begin = time.monotonic()
+        if who == "client":
+            reset(s)
+            wait_for(lambda: len(over) > len(took), 5, "the server told")
+        else:
+            with s:
+                go.set()
+                try:
+                    raw.read_all(s)
+                except ssl.SSLError:
+                    pass
+        took.append(time.monotonic() - begin)
+        assert ended(gateway, count=len(took)) == (f"{who} reset", who)
+        return took[-1]
+
+    best_of(attempt, 1)
 
 
 def test_client_gone_before_the_101(start, scripted):
@@ -526,19 +544,31 @@ def test_bytes_that_nobody_reads_are_held_back(start, scripted):
 # --- 16: clocks ---
 
 def test_idle_clock_and_what_resets_it(start, scripted):
+    """B16: ends within a second behind the time, never before it."""
     gateway = start(forwarding(scripted(echo).address, pool='probe = false, tunnel_idle_timeout = "800ms",'))
-    s, response = opened(gateway)
-    with s:
-        begin = time.monotonic()
-        for i in range(5):
-            time.sleep(0.4)
-            s.sendall(b"x")
-            assert s.recv(1) == b"x"
-        quiet = time.monotonic()
-        assert quiet - begin > 1.9
-        raw.read_all(s)
-        assert 0.6 < time.monotonic() - quiet < 2.2
-    assert ended(gateway) == ("idle timeout", "gateway")
+    tunnels = []
+
+    def attempt():
+        s, response = opened(gateway)
+        tunnels.append(s)
+        with s:
+            begin = before = time.monotonic()
+            for i in range(5):
+                time.sleep(0.4)
+                late, before = time.monotonic() - before > 0.7, time.monotonic()
+                if late:
+                    return math.inf  # this machine was, not the gateway
+                s.sendall(b"x")
+                assert s.recv(1) == b"x"
+            quiet = time.monotonic()
+            assert quiet - begin > 1.9
+            assert raw.read_all(s)[0] == b""
+            over = time.monotonic()
+        assert over - before > 0.75
+        assert ended(gateway, count=len(tunnels)) == ("idle timeout", "gateway")
+        return over - quiet
+
+    best_of(attempt, 0.8 + 1)
 
 
 def test_idle_clock_is_reset_by_either_side(start, scripted):
@@ -558,32 +588,52 @@ def test_idle_clock_is_reset_by_either_side(start, scripted):
 
 
 def test_age_clock(start, scripted):
+    """B16: by the gateway's own clock and by ours."""
     gateway = start(forwarding(scripted(echo).address, pool='probe = false, tunnel_max_age = "1s",'))
-    s, response = opened(gateway)
-    begin, over = time.monotonic(), False
-    with s:
-        while not over and time.monotonic() - begin < 6:
-            try:
-                s.sendall(b"x")
-                over = not s.recv(10)
-            except OSError:
-                over = True
-            time.sleep(0.05)
-    assert over and 0.7 < time.monotonic() - begin < 2.3
-    assert ended(gateway) == ("maximum age", "gateway")
+    tunnels = []
+
+    def attempt():
+        before = time.monotonic()
+        s, response = opened(gateway)
+        tunnels.append(s)
+        begin, over = time.monotonic(), False
+        with s:
+            while not over and time.monotonic() - begin < 10:
+                try:
+                    s.sendall(b"x")
+                    over = not s.recv(10)
+                except OSError:
+                    over = True
+                time.sleep(0.05)
+        now = time.monotonic()
+        assert over and now - before > 0.95
+        assert ended(gateway, count=len(tunnels)) == ("maximum age", "gateway")
+        age = gateway.access(event="close")[-1]["age_ms"] / 1000
+        assert age > 0.95
+        return max(now - begin, age)
+
+    best_of(attempt, 1 + 1)
 
 
 def test_handshake_clock(start, scripted):
+    """B16: by the gateway's own clock and by ours."""
     def handler(peer):
         peer.head()
         peer.wait_closed(8)
 
     gateway = start(forwarding(scripted(handler).address, pool='probe = false, upgrade_timeout = "700ms",'))
-    begin = time.monotonic()
-    assert raw.request(gateway.port(), GOOD).status == 504
-    assert 0.6 < time.monotonic() - begin < 2.0
-    entry = gateway.wait_access(1)[0]
-    assert (entry["cause"], entry["side"]) == ("response timeout", "server")
+    took = []
+
+    def attempt():
+        begin = time.monotonic()
+        assert raw.request(gateway.port(), GOOD).status == 504
+        took.append(time.monotonic() - begin)
+        entry = gateway.wait_access(len(took))[-1]
+        assert (entry["cause"], entry["side"]) == ("response timeout", "server")
+        assert took[-1] > 0.65 and entry["duration_ms"] > 650
+        return max(took[-1], entry["duration_ms"] / 1000)
+
+    best_of(attempt, 0.7 + 1)
 
 
 def test_no_other_clock_cuts_a_tunnel(start, scripted):
