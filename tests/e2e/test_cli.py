@@ -4,8 +4,10 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
+import struct
 import subprocess
 
 import pytest
@@ -382,6 +384,46 @@ def test_run_says_what_it_serves(start):
     gateway = start('listener "http" { bind = "127.0.0.1:@http@" }\nroute "all" { reply(204) }', workers=2)
     wait_for(lambda: "serving" in gateway.err() and re.search(r"room for \d+ clients or tunnels", gateway.err()), 5)
     assert os.path.exists(f"/proc/{gateway.pid}/task") and gateway.port()
+
+
+# --- what the manual says of ends ---
+
+def manual_example(page, before):
+    """The literal display behind a text, as it is rendered."""
+    display = (ROOT / "man" / page).read_text().partition(before)[2].partition(".Bd -literal")[2]
+    return display.partition("\n")[2].partition(".Ed")[0].replace("\\e", "\\")
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="jq is not installed")
+def test_the_manuals_jq_shows_all_but_closes(tmp_path):
+    causes = dict(re.findall(r'X\(\w+, "([^"]+)", "(\w+)"\)', (ROOT / "src/traffic/cause.h").read_text()))
+    (tmp_path / "access.log").write_text("".join(json.dumps({"event": event, "cause": cause, "side": side}) + "\n"
+                                                 for event in ("close", "request") for cause, side in causes.items()))
+    command = manual_example("moongate.8", "All tunnels that ended by anything but a close")
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    shown = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {line["event"] for line in shown} == {"close"}, done.stderr
+    assert [line["cause"] for line in shown] == [cause for cause in causes if cause not in ("client closed", "server closed")]
+
+
+def test_the_manuals_on_close_is_silent_on_clean_closes(start, origin):
+    server = origin("one")
+    gateway = start(manual_example("moongate-rules.7", ".Ss Why tunnels end") + f'''
+listener "http" {{ bind = "127.0.0.1:@http@" }}
+pool "p" {{ servers = {{ "127.0.0.1:{server.port}" }}, probe = false }}
+route "all" {{ websocket = true, forward "p" }}''')
+    s, _ = raw.open_websocket(gateway.port())
+    s.sendall(raw.frame(b"\x03\xe8", opcode=8))
+    raw.read_all(s)
+    s.close()
+    closed, = gateway.wait_access(1, event="close")
+    assert (closed["cause"], closed["side"], closed["subprotocol"]) == ("server closed", "server", ""), "though the client began it"
+    s, _ = raw.open_websocket(gateway.port())
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    s.close()
+    gateway.wait_access(2, event="close")
+    wait_for(lambda: re.search(r"warn .*: client reset after \d+ s", gateway.err()), 5)
+    assert "closed after" not in gateway.err()
 
 
 def test_dump_of_the_language(moongate):
