@@ -5,10 +5,14 @@
  *
  * The subtle thing: the loader only knows that certificate files can be read. Whether a key fits its certificate,
  * or a CA file holds one, shows when the TLS contexts are made; so they are made here too, as `run` does, and thrown
- * away.
+ * away. Likewise the users and the folder of the access log that settings name, which `run` needs only once its listeners are open.
  */
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -102,8 +106,41 @@ static void check_pool(struct check_look *look, const struct config_pool *pool) 
         check_add(look, true, error);
 }
 
+/* A mistake of settings, whose place is not kept: by the file's name alone. */
+static void check_add_setting(const struct check_look *look, bool is_error, const char *key, const char *value, const char *what) {
+    char *line = mem_printf("settings: %s \"%s\": %s", key, value, what);
+    look->add(look->adder, look->place, is_error, line);
+    mem_free(line);
+}
+
+/*
+ * Where the file would be made. A relative path is the working folder's, which may be another one when it is run: so it is warned of.
+ * A folder that cannot be looked into from here is left to `run`, which may be another user.
+ */
+static void check_access_log(const struct check_look *look, const char *to) {
+    const char *slash = strrchr(to, '/');
+    struct stat found;
+    if (strcmp(to, "stdout") == 0 || strcmp(to, "stderr") == 0 || !slash)
+        return;
+    char *folder = mem_printf("%.*s/", (int)(slash - to), to); /* the slash at the end refuses what is no folder */
+    if (stat(folder, &found) != 0 && (errno == ENOENT || errno == ENOTDIR))
+        check_add_setting(look, to[0] == '/', "access_log", to, to[0] == '/' ? "its folder does not exist" : "its folder does not exist below this one");
+    mem_free(folder);
+}
+
+/* As `run` looks them up, so that what stops it is told before it is stopped. */
+static void check_settings(const struct check_look *look, const struct config_settings *settings) {
+    if (settings->user && !getpwnam(settings->user))
+        check_add_setting(look, true, "user", settings->user, "there is no such user on this machine");
+    if (settings->group && !getgrnam(settings->group))
+        check_add_setting(look, true, "group", settings->group, "there is no such group on this machine");
+    if (settings->access_to)
+        check_access_log(look, settings->access_to);
+}
+
 static void check_look(void *owner, const struct config *config, script_add_fn *add, void *adder) {
     (void)owner;
+    check_settings(&(struct check_look){add, adder, {config->file, 0}, NULL, NULL}, &config->settings);
     for (unsigned i = 0; i < config->listener_count; i++) {
         const struct config_listener *listener = &config->listeners[i];
         check_listener(&(struct check_look){add, adder, listener->place, "listener", listener->name}, listener);

@@ -205,6 +205,25 @@ def test_check_warns_of_a_certificate_that_has_expired(moongate, write, certific
     assert moongate("check", "--strict", file).returncode == 1
 
 
+def test_check_looks_for_users_and_the_logs_folder(moongate, write, tmp_path):
+    (tmp_path / "file").write_text("")
+    for words, says in (('user = "no-such-user"', 'settings: user "no-such-user": there is no such user'), ('group = "no-such-group"', "no such group"),
+                        (f'access_log = {{ to = "{tmp_path}/none/access.log" }}', f'settings: access_log "{tmp_path}/none/access.log": its folder does not exist'),
+                        (f'access_log = {{ to = "{tmp_path}/file/access.log" }}', "its folder does not exist")):
+        file = write(f"settings {{ {words} }}\n" + GOOD)
+        done = moongate("check", file)
+        assert done.returncode == 1 and not done.stdout and done.stderr.startswith(f"{file}: ") and says in done.stderr, done.stderr
+        done = moongate("run", file)
+        assert done.returncode == 1, "so it is no more than what run would refuse"
+    for words in ('user = "nobody", group = "nogroup"', f'access_log = {{ to = "{tmp_path}/access.log" }}', 'access_log = { to = "access.log" }',
+                  'access_log = { to = "stderr" }', "access_log = false"):
+        done = moongate("check", "--strict", write(f"settings {{ {words} }}\n" + GOOD))
+        assert done.returncode == 0, done.stderr
+    file = write('settings { access_log = { to = "none/access.log" } }\n' + GOOD)
+    done = moongate("check", file)
+    assert done.returncode == 0 and f"{file}: warning: settings: access_log" in done.stderr and "below this one" in done.stderr
+
+
 def test_modules_includes_and_files(moongate, write, tmp_path):
     (tmp_path / "sites").mkdir()
     write('pool "b" { servers = { "127.0.0.1:2" } }\nroute "b" { path = "/b", forward "b" }\n', "sites/b.lua")
