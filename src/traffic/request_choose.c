@@ -12,21 +12,14 @@
 #include "base/str.h"
 #include "traffic/request_steps.h"
 
-static bool request_was_tried(const struct request *request, const struct server *server) {
-    for (unsigned i = 0; i < request->tried.count; i++)
-        if (request->tried.list[i] == server)
-            return true;
-    return false;
-}
-
 /* Some server may take the request: the one that the action names, or any that is live; not tried ones unless again. */
 static bool request_may_use(const struct request *request, const struct pool *pool, bool again) {
     struct span name = request->decide.action->forward.server;
     const struct server *named = name.p ? pool_find_server(pool, name) : NULL;
     if (name.p)
-        return named && server_state(named) == SERVER_UP && (again || !request_was_tried(request, named));
+        return named && server_state(named) == SERVER_UP && (again || !pool_was_tried(&request->tried, named));
     for (unsigned i = 0; i < pool->server_count; i++)
-        if (server_is_live(pool->servers[i]) && (again || !request_was_tried(request, pool->servers[i])))
+        if (server_is_live(pool->servers[i]) && (again || !pool_was_tried(&request->tried, pool->servers[i])))
             return true;
     return false;
 }
@@ -75,7 +68,7 @@ static struct server *request_follow_cookie(const struct request *request) {
     if (i == pool->server_count)
         return NULL;
     struct server *server = pool->servers[i];
-    return server_is_live(server) && server_has_room(server) && !request_was_tried(request, server) ? server : NULL;
+    return server_is_live(server) && server_has_room(server) && !pool_was_tried(&request->tried, server) ? server : NULL;
 }
 
 static uint64_t request_key(const struct request *request) {

@@ -2,7 +2,8 @@
 /*
  * Which server is next. Algorithms see one class of servers at a time; the classes are tried in this order: others
  * than backups that were not tried yet; backups not tried yet, when nothing else is live or all of it was tried in
- * vain; then what was tried already. The memory is a worker's own: no lock, no sharing but the servers' atomics.
+ * vain; then what was tried already. One that is full is waited for rather than passed over for the next class
+ * (pool_is_next() says the same to the queue). The memory is a worker's own: no lock, no sharing but the servers' atomics.
  *
  * So that a pick need not look at every server, the live ones are listed when some server's state has changed
  * (server_epoch), which is seldom. The subtle thing: the lists hold slots, not servers, since a name's slot may get
@@ -74,15 +75,13 @@ static void balance_renew(struct balance *balance) {
         balance->algorithm->renew(balance);
 }
 
+static bool balance_is_wanted(const struct server *server, const struct pool_tried *tried, bool backup) {
+    return server->backup == backup && server_is_live(server) && !(tried && pool_was_tried(tried, server));
+}
+
 bool balance_may_pick(const struct balance *balance, unsigned slot, const struct pool_tried *tried, bool backup) {
-    struct server *server = balance->pool->servers[slot];
-    if (server->backup != backup || !server_is_live(server) || !server_has_room(server))
-        return false;
-    for (unsigned k = 0; tried && k < tried->count; k++) {
-        if (tried->list[k] == server)
-            return false;
-    }
-    return true;
+    const struct server *server = balance->pool->servers[slot];
+    return server_has_room(server) && balance_is_wanted(server, tried, backup);
 }
 
 unsigned balance_ramp(const struct balance *balance, unsigned slot) {
@@ -112,13 +111,24 @@ uint64_t balance_mix(uint64_t value) {
     return value ^ (value >> 31);
 }
 
-/* Others than backups, then backups; NULL when no side has one. */
-static struct server *balance_pick_sides(struct balance *balance, const struct pool_tried *tried) {
-    struct server *server = NULL;
-    for (unsigned backup = 0; backup < 2 && !server; backup++)
+/* Some server of the class is live, so that the next class has to wait. */
+static bool balance_has_live(const struct balance *balance, const struct pool_tried *tried, bool backup) {
+    const struct balance_side *side = &balance->sides[backup];
+    for (unsigned i = 0; i < side->count; i++)
+        if (balance_is_wanted(balance->pool->servers[side->members[i].slot], tried, backup))
+            return true;
+    return false;
+}
+
+/* Others than backups, then backups. True: *server is picked, or NULL since those whose turn it is are full. */
+static bool balance_pick_sides(struct balance *balance, const struct pool_tried *tried, struct server **server) {
+    for (unsigned backup = 0; backup < 2; backup++) {
         if (balance->sides[backup].count > 0)
-            server = balance->algorithm->pick(balance, tried, backup);
-    return server;
+            *server = balance->algorithm->pick(balance, tried, backup);
+        if (*server || balance_has_live(balance, tried, backup))
+            return true;
+    }
+    return false;
 }
 
 struct server *balance_pick(struct balance *balance, const struct pool_tried *tried, uint64_t key) {
@@ -127,6 +137,8 @@ struct server *balance_pick(struct balance *balance, const struct pool_tried *tr
     if (balance->epoch != server_epoch())
         balance_renew(balance);
     balance->key = balance_mix(key);
-    struct server *server = balance_pick_sides(balance, tried);
-    return server || !tried ? server : balance_pick_sides(balance, NULL);
+    struct server *server = NULL;
+    if (!balance_pick_sides(balance, tried, &server) && tried)
+        balance_pick_sides(balance, NULL, &server);
+    return server;
 }

@@ -165,25 +165,38 @@ bool pool_is_pending(const struct pool *pool) {
     return false;
 }
 
-bool pool_is_full(const struct pool *pool) {
-    bool live = false;
-    for (unsigned i = 0; i < pool->server_count; i++) {
-        const struct server *server = pool->servers[i];
-        if (!server_is_live(server))
-            continue;
-        if (server_has_room(server))
-            return false;
-        live = true;
-    }
-    return live;
-}
-
 bool pool_has_live(const struct pool *pool) {
     for (unsigned i = 0; i < pool->server_count; i++) {
         if (server_is_live(pool->servers[i]))
             return true;
     }
     return false;
+}
+
+bool pool_was_tried(const struct pool_tried *tried, const struct server *server) {
+    for (unsigned i = 0; i < tried->count; i++)
+        if (tried->list[i] == server)
+            return true;
+    return false;
+}
+
+/* 0: comes first. */
+static unsigned pool_class(const struct pool_tried *tried, const struct server *server) {
+    return (pool_was_tried(tried, server) ? 2u : 0u) + (server->backup ? 1u : 0u);
+}
+
+bool pool_is_next(const struct pool *pool, const struct pool_tried *tried, const struct server *server) {
+    if (!server_is_live(server))
+        return false;
+    const unsigned class = pool_class(tried, server);
+    bool found = false;
+    for (unsigned i = 0; i < pool->server_count && !(found && class == 0); i++) {
+        const struct server *other = pool->servers[i];
+        found = found || other == server;
+        if (class > 0 && server_is_live(other) && pool_class(tried, other) < class)
+            return false;
+    }
+    return found; /* else it is one of before a reload, or has left */
 }
 
 /* Digits of a hash: of two values that differ, the first eight nearly always do, and those are one comparison. */

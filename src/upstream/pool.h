@@ -58,8 +58,6 @@ size_t pool_write_probe_header(const struct pool *pool, char *out);
 enum server_state pool_first_state(const struct pool *pool);
 /* True when some server (backups too) may still turn out to be up: the first probe has not answered. */
 bool pool_is_pending(const struct pool *pool);
-/* Some server is live, but none of these has room: requests wait in the queue. */
-bool pool_is_full(const struct pool *pool);
 bool pool_has_live(const struct pool *pool);
 /* The index of the server that a cookie (one value or several) stands for; server_count: none of them, or no affinity. */
 unsigned pool_find_affinity(const struct pool *pool, struct span value);
@@ -97,15 +95,22 @@ struct pool_tried {
     unsigned count;
 };
 
+bool pool_was_tried(const struct pool_tried *tried, const struct server *server);
+/*
+ * Any thread: whether balance_pick() may pick the server as soon as it has room. It is live, and no live one comes before it: untried ones do,
+ * and among these, as among those tried, all before backups.
+ */
+bool pool_is_next(const struct pool *pool, const struct pool_tried *tried, const struct server *server);
+
 struct balance;
 
 /* A worker's memory of one pool; it begins elsewhere in each worker, so that they do not move in step. */
 struct balance *balance_new(const struct pool *pool, unsigned worker, unsigned workers);
 void balance_free(struct balance **balance);
 /*
- * The next server that is up, backups only when no other is; NULL when none is live. Servers in tried are avoided
- * while another is live: then backups come before what was tried. tried may be NULL. key: what balance = "hash" keeps
- * together, a hash of any quality. What it costs with many servers is told in balance.h.
+ * The next server that is up and has room, backups only when no other is up; NULL when none is live, or those whose turn it is are full: then
+ * the request is to wait (pool_is_next()). Servers in tried are avoided while another is live: then backups come before what was tried. tried
+ * may be NULL. key: what balance = "hash" keeps together, a hash of any quality. What it costs with many servers is told in balance.h.
  */
 struct server *balance_pick(struct balance *balance, const struct pool_tried *tried, uint64_t key);
 

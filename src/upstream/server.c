@@ -139,22 +139,29 @@ bool server_has_room(const struct server *server) {
 }
 
 bool server_enter(struct server *server) {
-    uint32_t before = atomic_fetch_add(&server->active, 1);
-    if (server->max_connections == 0 || before < server->max_connections)
+    if (server->max_connections == 0) {
+        atomic_fetch_add(&server->active, 1);
         return true;
-    atomic_fetch_sub(&server->active, 1);
+    }
+    /* Never above the limit, not even for a moment: who looks just then would see no room, and might wait for ever. */
+    uint32_t active = atomic_load(&server->active);
+    while (active < server->max_connections)
+        if (atomic_compare_exchange_weak(&server->active, &active, active + 1))
+            return true;
     return false;
 }
 
 void server_leave(struct server *server) {
     assert(atomic_load(&server->active) != 0);
-    if (server->queue && queue_hand_on(server->queue, server))
-        return; /* the slot stays taken on its way to the next one */
-    atomic_fetch_sub(&server->active, 1);
-    /* Somebody may have joined between the two: see queue.c. */
-    if (server->queue && server->max_connections != 0 && queue_length(server->queue) != 0 && server_enter(server) &&
-        !queue_hand_on(server->queue, server))
+    struct queue *queue = server->max_connections != 0 ? server->queue : NULL; /* nobody waits for what is never full */
+    unsigned looks;
+    do {
+        looks = queue ? queue_looks(queue) : 0;
+        if (queue && queue_hand_on(queue, server))
+            return; /* the slot stays taken on its way to the next one */
         atomic_fetch_sub(&server->active, 1);
+        /* Somebody may have looked between the two: see queue.c. */
+    } while (queue && queue_looks(queue) != looks && server_enter(server));
 }
 
 void server_note_failure(struct server *server) {

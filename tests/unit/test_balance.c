@@ -136,6 +136,63 @@ START_TEST(test_balance_avoids_what_was_tried) {
 }
 END_TEST
 
+/* Who would be next but is full is waited for: neither a backup nor one that was tried takes its place. */
+START_TEST(test_balance_waits_for_who_is_full) {
+    setup((enum config_balance)_i, 4);
+    servers[0].max_connections = servers[2].max_connections = 1;
+    servers[2].backup = servers[3].backup = true;
+    open_pool();
+    struct balance *balance = balance_new(pool, 0, 1);
+    struct pool_tried tried = {.list = {pool->servers[1]}, .count = 1};
+    ck_assert(server_enter(pool->servers[0]));
+    ck_assert_ptr_null(balance_pick(balance, &tried, 0)); /* a is up */
+    ck_assert(pool_is_next(pool, &tried, pool->servers[0]));
+    for (unsigned k = 1; k < 4; k++)
+        ck_assert(!pool_is_next(pool, &tried, pool->servers[k]));
+    server_set_state(pool->servers[1], SERVER_DOWN);
+    ck_assert_ptr_null(balance_pick(balance, NULL, 0));
+    server_set_state(pool->servers[0], SERVER_DOWN);
+    ck_assert(server_enter(pool->servers[2]));
+    ck_assert_ptr_eq(balance_pick(balance, NULL, 0), pool->servers[3]);
+    tried = (struct pool_tried){.list = {pool->servers[3]}, .count = 1};
+    ck_assert_ptr_null(balance_pick(balance, &tried, 0)); /* the other backup is up */
+    ck_assert(pool_is_next(pool, &tried, pool->servers[2]));
+    ck_assert(!pool_is_next(pool, &tried, pool->servers[3]));
+    server_leave(pool->servers[2]);
+    ck_assert_ptr_eq(balance_pick(balance, &tried, 0), pool->servers[2]);
+    balance_free(&balance);
+    pool_free(&pool);
+}
+END_TEST
+
+/* What balance_pick() picks and what the queue takes a slot of is the same, whatever is up or was tried. */
+START_TEST(test_balance_and_queue_agree) {
+    setup((enum config_balance)_i, 4);
+    servers[2].backup = servers[3].backup = true;
+    for (unsigned k = 0; k < 4; k++)
+        servers[k].max_connections = 1;
+    open_pool();
+    struct balance *balance = balance_new(pool, 0, 1);
+    for (unsigned bits = 0; bits < 1 << 12; bits++) {
+        struct pool_tried tried = {.count = 0};
+        bool next = false;
+        for (unsigned k = 0; k < 4; k++) {
+            server_set_state(pool->servers[k], bits >> k & 1 ? SERVER_UP : SERVER_DOWN);
+            atomic_store(&pool->servers[k]->active, bits >> (4 + k) & 1);
+            if (bits >> (8 + k) & 1)
+                tried.list[tried.count++] = pool->servers[k];
+        }
+        struct server *picked = balance_pick(balance, &tried, bits);
+        for (unsigned k = 0; k < 4; k++)
+            next = next || (server_has_room(pool->servers[k]) && pool_is_next(pool, &tried, pool->servers[k]));
+        if (picked ? !pool_is_next(pool, &tried, picked) : next)
+            ck_abort_msg("not so for %x", bits);
+    }
+    balance_free(&balance);
+    pool_free(&pool);
+}
+END_TEST
+
 /* Smooth weighted round-robin the long way: every live server grows by its weight, the highest pays the sum. */
 static struct server *pick_long_way(int64_t *current, bool backup) {
     int64_t total = 0;
@@ -491,6 +548,8 @@ int main(void) {
     tcase_add_test(tests, test_balance_skips_what_is_not_live);
     tcase_add_loop_test(tests, test_balance_backups_come_last, 0, CONFIG_BALANCE_FIRST + 1);
     tcase_add_loop_test(tests, test_balance_avoids_what_was_tried, 0, CONFIG_BALANCE_FIRST + 1);
+    tcase_add_loop_test(tests, test_balance_waits_for_who_is_full, 0, CONFIG_BALANCE_FIRST + 1);
+    tcase_add_loop_test(tests, test_balance_and_queue_agree, 0, CONFIG_BALANCE_FIRST + 1);
     tcase_add_loop_test(tests, test_balance_roundrobin_as_the_long_way, 0, (int)(sizeof weights / sizeof weights[0]));
     tcase_add_test(tests, test_balance_roundrobin_retries);
     tcase_add_loop_test(tests, test_balance_skips_full_servers, 0, CONFIG_BALANCE_FIRST + 1);

@@ -158,10 +158,30 @@ START_TEST(test_pool_tls_mistake) {
 }
 END_TEST
 
+/* Slots of what a reload replaced go to nobody who came after it. */
+START_TEST(test_pool_next_is_one_of_its_own) {
+    setup();
+    config.probe.kind = CONFIG_PROBE_NONE;
+    struct pool *before = open_pool(NULL);
+    servers[1].max_connections = 1;
+    config.server_count = 2;
+    struct pool *after = open_pool(before);
+    const struct pool_tried none = {.count = 0};
+    ck_assert(pool_is_next(after, &none, before->servers[0])); /* taken over */
+    ck_assert(pool_is_next(after, &none, after->servers[1]));
+    ck_assert(!pool_is_next(after, &none, before->servers[1]));
+    ck_assert(!pool_is_next(after, &none, before->servers[2]));
+    ck_assert(pool_is_next(before, &none, before->servers[2])); /* those who came before it wait on */
+    pool_free(&before);
+    pool_free(&after);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("pool");
     TCase *tests = tcase_create("pool");
     tcase_set_timeout(tests, 60);
+    tcase_add_test(tests, test_pool_next_is_one_of_its_own);
     tcase_add_test(tests, test_pool_probed_servers_start_unknown);
     tcase_add_test(tests, test_pool_without_probe_is_up);
     tcase_add_test(tests, test_pool_finds);
