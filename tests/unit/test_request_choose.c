@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * request_choose: the affinity cookie through a real worker: set once, in full, never on a 101, beside other pools'
- * values, and not where it has no say.
+ * values, and not where it has no say. And a slot that comes and goes while a request looks for one.
  */
+#include <pthread.h>
+
 #include "traffic_rig.h"
 
 #define HANDSHAKE                                                                                                      \
@@ -113,6 +115,33 @@ START_TEST(test_not_on_answers_of_our_own) {
 }
 END_TEST
 
+static _Atomic(bool) stop;
+
+static void *take_and_give(void *argument) {
+    struct server *server = argument;
+    while (!atomic_load(&stop))
+        if (server_enter(server))
+            server_leave(server);
+    return NULL;
+}
+
+/* Full at one look and free at the next is no reason to refuse: it waits, or picks again. */
+START_TEST(test_a_slot_that_comes_and_goes) {
+    servers[0].max_connections = 1;
+    rig_start(&rig);
+    pthread_t thread;
+    atomic_store(&stop, false);
+    ck_assert_int_eq(pthread_create(&thread, NULL, take_and_give, rig.generation->pools[0]->servers[0]), 0);
+    for (unsigned i = 0; i < 4000; i++)
+        ck_assert_int_eq(strncmp(ask("Host: a\r\n", OK), "HTTP/1.1 200 ", 13), 0);
+    atomic_store(&stop, true);
+    pthread_join(thread, NULL);
+    const uint32_t active = atomic_load(&rig.generation->pools[0]->servers[0]->active);
+    ck_assert_uint_eq(active, 0);
+    rig_stop(&rig);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("request_choose");
     TCase *tests = tcase_create("request_choose");
@@ -124,6 +153,7 @@ int main(void) {
     tcase_add_test(tests, test_never_on_a_101);
     tcase_add_test(tests, test_not_where_the_rule_names_the_server);
     tcase_add_test(tests, test_not_on_answers_of_our_own);
+    tcase_add_test(tests, test_a_slot_that_comes_and_goes);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
