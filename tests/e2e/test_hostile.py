@@ -26,8 +26,9 @@ from gateway import best_of, forwarding, instrumented, wait_for
 
 GET = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
 LATE = 3.0        # seconds that a loaded machine may add
-P99_FLOOR = 0.25  # seconds: below this a p99 says more about the machine than about the gateway
-MEDIAN_FLOOR = 0.05  # the same of a median, which one busy moment of the machine does not move
+PAIRS, PAIRS_S, PAIRS_MIN = 150, 1.5, 40  # of requests, in so many seconds, but so many at least
+MEDIAN_SLACK, P99_SLACK = 0.002, 0.01  # seconds that a busy machine takes from one of two and not from the other
+P99_NOISE = 0.1  # seconds: beside a quiet run like that a try says little
 WAITING = 0.05    # of a processor, when only waiting
 HOLD_KB = 64      # a direction
 STATE_KB = 16     # a request, its connections and its arena
@@ -44,34 +45,77 @@ def many_files():
     resource.setrlimit(resource.RLIMIT_NOFILE, old)
 
 
-def latencies(port, count=150, tls=None):
-    """Seconds of each of count small requests, every fifth on a connection of its own."""
-    took, s = [], None
-    for i in range(count):
+class Honest:
+    """A client of small requests; every fifth is on a connection of its own."""
+
+    def __init__(self, port, tls=None):
+        self.port, self.tls, self.sock, self.took = port, tls, None, []
+
+    def ask(self):
         begun = time.monotonic()
-        if s is None:
-            s = raw.connect(port, tls=tls)
-        s.sendall(GET % b"/size/64")
-        assert raw.Response(s).status == 200
-        took.append(time.monotonic() - begun)
-        if i % 5 == 4:
-            s.close()
-            s = None
-        time.sleep(0.002)
-    if s:
-        s.close()
-    return took
+        if self.sock is None:
+            self.sock = raw.connect(self.port, tls=self.tls)
+        self.sock.sendall(GET % b"/size/64")
+        assert raw.Response(self.sock).status == 200
+        self.took.append(time.monotonic() - begun)
+        if len(self.took) % 5 == 0:
+            self.close()
+
+    def close(self):
+        if self.sock:
+            self.sock.close()
+            self.sock = None
+
+    def median(self):
+        return statistics.median(self.took)
+
+    def p99(self):
+        """Without one in fifty, at least: of the second largest of 150 one moment of the machine makes what it likes."""
+        return sorted(self.took)[-1 - len(self.took) // 50]
 
 
-def p99(took):
-    return statistics.quantiles(took, n=100)[98]
+def serves(port, count=20):
+    """So many honest requests are answered."""
+    client = Honest(port)
+    for _ in range(count):
+        client.ask()
+    client.close()
+    return len(client.took) == count
 
 
-def assert_unharmed(quiet, attacked):
-    """D22-D24, issue 4 point 5: honest clients' p99 within 2x of the quiet run."""
-    assert p99(attacked) <= max(2 * p99(quiet), P99_FLOOR), f"p99 {p99(quiet):.4f} s quiet, {p99(attacked):.4f} s attacked"
-    before, then = statistics.median(quiet), statistics.median(attacked)
-    assert then <= max(2 * before, MEDIAN_FLOOR), f"median {before:.4f} s quiet, {then:.4f} s attacked"
+class Gone(AssertionError):
+    """The attackers have, before anything could be said."""
+
+
+def assert_unharmed(gateway, twin, attackers, tls=None, tries=4):
+    """D22-D24, issue 4 point 5: honest clients' p99 within 2x of the quiet run, while so many attackers are there.
+
+    The quiet run is that of a twin, a gateway that nobody attacks, asked in turn with the attacked one: what a busy machine does it does to
+    both, and a figure of before would be of another machine. What is left is chance, one stall that hits one of the two; so there are a few
+    tries, of which one must hold, and slack of a time slice or two on top of the 2x, for that is 1 to 3 ms when the machine is quiet. A gateway
+    that starves its honest clients does so in every try. One that takes the processor from its twin, too, fails share_of_processor(). Where the
+    twin itself is starved, by the test's own threads, say, it is tried again.
+    """
+    said = []
+    while len(said) < tries:
+        ours, quiet = Honest(gateway.port(), tls), Honest(twin.port(), tls)
+        begun = time.monotonic()
+        while len(ours.took) < PAIRS and (len(ours.took) < PAIRS_MIN or time.monotonic() - begun < PAIRS_S):
+            for client in (ours, quiet) if len(ours.took) % 2 else (quiet, ours):
+                client.ask()
+                time.sleep(0.002)
+        ours.close()
+        quiet.close()
+        left = live(gateway)
+        if left < attackers:
+            raise Gone(f"{left} of {attackers:.0f} attackers are left to measure beside; before: {said}")
+        said.append(f"median {quiet.median() * 1000:.1f} ms quiet, {ours.median() * 1000:.1f} ms attacked; "
+                    f"p99 {quiet.p99() * 1000:.1f} ms quiet, {ours.p99() * 1000:.1f} ms attacked")
+        if ours.median() > 2 * quiet.median() + MEDIAN_SLACK or ours.p99() > 2 * quiet.p99() + P99_SLACK:
+            continue
+        if quiet.p99() < P99_NOISE or len(said) == tries:
+            return said[-1]
+    raise AssertionError("honest clients are harmed: " + "; ".join(said))
 
 
 @contextlib.contextmanager
@@ -124,7 +168,7 @@ class Attack:
 
 ATTACKS = {
     # heads that never end: the absolute clock
-    "slowloris": (["-H", "-c", 300, "-r", 300, "-i", 1, "-x", 12, "-l", 5], "/", "header timeout"),
+    "slowloris": (["-H", "-c", 300, "-r", 300, "-i", 1, "-x", 12, "-l", 9], "/", "header timeout"),
     # bodies of ten bytes a second: never idle, below the minimum rate
     "slow body": (["-B", "-c", 200, "-r", 200, "-i", 1, "-x", 6, "-s", 8192, "-l", 16], "/echo", "below the minimum rate"),
     # a window of a few bytes, and five of them read a second
@@ -136,23 +180,28 @@ ATTACKS = {
 def test_d23_slowhttptest(start, origin, name):
     """D23: closed by clocks of ours, honest clients served as before, no processor used up, memory bounded."""
     args, path, cause = ATTACKS[name]
-    gateway = start(forwarding(origin().address, listener='header_timeout = "3s", body_timeout = "20s", send_timeout = "20s",'))
-    quiet = latencies(gateway.port())
+    text = forwarding(origin().address, listener='header_timeout = "6s", body_timeout = "20s", send_timeout = "20s",')
+    gateway, twin = start(text), start(text)
     count = args[2]
     before = gateway.rss_kb()
-    attack = Attack(*args, "-p", 20, "-u", gateway.url(path))
-    wait_for(lambda: live(gateway) >= count * 0.8, 5 + LATE, f"{count} connections of the attack")
-    settle(lambda: gateway.counters()["clients_accepted"])
-    with share_of_processor(gateway):
-        time.sleep(1)
-    attacked = latencies(gateway.port())
-    grown = gateway.rss_kb() - before
-    assert grown <= count * 2 * HOLD_KB + 2048, f"{grown} KB for {count} connections"
-    wait_for(lambda: len(gateway.access(cause=cause)) >= count * 0.8, 12 + LATE, f"{count} connections ended by: {cause}")
-    text = attack.end()
-    assert "Connection refused" not in text
-    assert_unharmed(quiet, attacked)
-    assert len(latencies(gateway.port(), 20)) == 20
+    for last in (False, True):
+        attack, accepted = Attack(*args, "-p", 20, "-u", gateway.url(path)), gateway.counters()["clients_accepted"]
+        wait_for(lambda: gateway.counters()["clients_accepted"] - accepted >= count * 0.8, 5 + LATE, f"{count} connections of the attack")
+        settle(lambda: gateway.counters()["clients_accepted"])
+        try:
+            assert_unharmed(gateway, twin, count * 0.8)
+            with share_of_processor(gateway):
+                time.sleep(1)
+            break
+        except Gone:  # on a machine that is late; all the more where honest clients are harmed, again and again
+            if last:
+                raise
+        finally:
+            grown = gateway.rss_kb() - before
+            assert grown <= count * 2 * HOLD_KB + 2048, f"{grown} KB for {count} connections"
+            wait_for(lambda: len(gateway.access(cause=cause)) >= count * 0.8, 12 + LATE, f"{count} connections ended by: {cause}")
+            assert "Connection refused" not in attack.end()
+    assert serves(gateway.port())
 
 
 # --- stopped readers ---
@@ -263,7 +312,7 @@ def test_d22_stopped_readers_with_fast_senders(start, origin, kind):
         pool "p" {{ servers = {{ "{other.address}" }}, probe = false }}
         route "flood" {{ path = "/flood", forward "flood" }}
         route "all" {{ forward "p" }}''')
-    quiet = latencies(gateway.port())
+    twin = start(forwarding(other.address))
     before = gateway.rss_kb()
     clients = []
     try:
@@ -285,13 +334,11 @@ def test_d22_stopped_readers_with_fast_senders(start, origin, kind):
                 time.sleep(min(5, STOPPED_S))
                 held.append(gateway.rss_kb())
         ran = gateway.ran_s() - ran
-        attacked = latencies(gateway.port())
+        honest = assert_unharmed(gateway, twin, count)
         held.append(gateway.rss_kb())
         assert max(held) - full <= 2048, f"{full} KB, then up to {max(held)} KB"
-        assert live(gateway) >= count, "all are still there"
         print(f"\n{count} stopped readers ({kind}) for {STOPPED_S:.0f} s: {before} KB before, {full} KB full ({(full - before) / count:.1f} KB each), "
-              f"{min(held)} to {max(held)} KB meanwhile; {ran / STOPPED_S:.2%} of a processor; honest p99 {p99(quiet) * 1000:.1f} ms before, "
-              f"{p99(attacked) * 1000:.1f} ms beside them")
+              f"{min(held)} to {max(held)} KB meanwhile; {ran / STOPPED_S:.2%} of a processor; honest clients: {honest}")
         for s in clients[::count // 4]:  # some read on: all that was sent, in order
             s.settimeout(10)
             data = b""
@@ -305,7 +352,6 @@ def test_d22_stopped_readers_with_fast_senders(start, origin, kind):
         for s in clients:
             s.close()
         flood.close()
-    assert_unharmed(quiet, attacked)
     wait_for(lambda: live(gateway) == 0, 5 + LATE, "all of them gone")
 
 
@@ -330,10 +376,10 @@ def test_who_takes_nothing_counts_as_vanished(start):
 @pytest.mark.parametrize("kind", ["plain", "tls"])
 def test_d23_connections_that_say_nothing(start, origin, certificate, kind):
     """D23: 600 silent ones, and some that stop in the first record: ended by the absolute clock, costing next to nothing meanwhile."""
-    tls = f'tls = {{ cert = "{certificate[0]}", key = "{certificate[1]}" }}, tls_timeout = "4s",' if kind == "tls" else ""
-    gateway = start(forwarding(origin().address, listener=tls + 'header_timeout = "4s",'))
+    tls = f'tls = {{ cert = "{certificate[0]}", key = "{certificate[1]}" }}, tls_timeout = "6s",' if kind == "tls" else ""
+    text = forwarding(origin().address, listener=tls + 'header_timeout = "6s",')
+    gateway, twin = start(text), start(text)
     context = raw.insecure_tls() if kind == "tls" else None
-    quiet = latencies(gateway.port(), tls=context)
     begun, before = time.monotonic(), gateway.rss_kb()
     clients = []
     for i in range(600):
@@ -347,12 +393,12 @@ def test_d23_connections_that_say_nothing(start, origin, certificate, kind):
         time.sleep(1)
     grown = gateway.rss_kb() - before
     assert grown <= 600 * (64 if kind == "tls" else 8) + 1024, f"{grown / 600:.1f} KB each"
-    assert_unharmed(quiet, latencies(gateway.port(), tls=context))
+    assert_unharmed(gateway, twin, 600, tls=context)
     for s in clients:
         s.settimeout(8)
         raw.read_all(s)
         s.close()
-    assert 3.5 < time.monotonic() - begun and time.monotonic() - opened < 4 + LATE * 2
+    assert 5.5 < time.monotonic() - begun and time.monotonic() - opened < 6 + LATE * 2
     wait_for(lambda: live(gateway) == 0, 3, "all of them gone")
     if kind == "tls":
         assert gateway.counters()["tls_failures"] >= 600
@@ -401,7 +447,7 @@ def test_d24_churn_beyond_max_connections(start, origin):
     assert c["clients_refused"] >= len(refused) > 0
     assert c["accept_errors"] == 0 and c["server_local_errors"] == 0, "max_connections leaves descriptors for what serves them"
     assert most < 256
-    assert len(latencies(gateway.port(), 20)) == 20
+    assert serves(gateway.port())
 
 
 def test_d24_refused_at_once(start):
