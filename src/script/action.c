@@ -11,7 +11,11 @@
 #include <math.h>
 
 #include "base/str.h"
+#include "traffic/pattern.h"
 #include "wire/http.h"
+#include "wire/uri.h"
+
+#define ACTION_PATH_ROOM (1 << 20) /* bytes to judge a path in */
 
 static const char action_type;
 static const char action_cache_key; /* plain forwards by pool name, in the registry */
@@ -83,6 +87,32 @@ static bool action_take_text(lua_State *L, int action, int slot, const char *wha
     return true;
 }
 
+/* Why text can be no path of a request, or NULL: paths of actions may be made of what a client sent, decoded, and are judged as its own are. */
+static const char *action_path_fault(lua_State *L, struct span text) {
+    const struct script *script = script_of(L);
+    const struct config_listener *listener = script->subject ? script->subject->listener : NULL;
+    const bool keep_slash = script->loading || (listener && listener->encoded_slash_keep);
+    const char *reason = NULL;
+    struct arena scratch;
+    arena_init(&scratch, NULL, ACTION_PATH_ROOM);
+    const struct span path = pattern_escape(&scratch, text);
+    if (!path.p || !uri_normalise_path(&scratch, path, keep_slash, &reason).p)
+        reason = reason ? reason : "path too long";
+    else if (uri_has_dot_segment(path))
+        reason = "dot segment in the path";
+    arena_fini(&scratch);
+    return reason;
+}
+
+static bool action_take_host(lua_State *L, int action, int slot, const char *what) {
+    if (!action_take_text(L, action, slot, what, "host", "/?#@"))
+        return false;
+    struct span text, host;
+    uint16_t port;
+    text.p = lua_tolstring(L, -1, &text.n);
+    return uri_split_host(text, &host, &port) || action_fail(L, "%s: '%s' is not a host name", what, text.p);
+}
+
 static bool action_take_path(lua_State *L, int action, int slot, const char *what) {
     if (lua_type(L, -1) == LUA_TSTRING && *lua_tostring(L, -1) != '/')
         return action_fail(L, "%s: path must begin with '/'", what);
@@ -91,7 +121,10 @@ static bool action_take_path(lua_State *L, int action, int slot, const char *wha
     const char *star = strchr(lua_tostring(L, -1), '*');
     if (star && star[1])
         return action_fail(L, "%s: '*' may stand at the end of path only", what);
-    return true;
+    struct span text;
+    text.p = lua_tolstring(L, -1, &text.n);
+    const char *fault = action_path_fault(L, text);
+    return !fault || action_fail(L, "%s: %s", what, fault);
 }
 
 /* An argument too many stands for something its writer wanted: wanted says how to get it. */
@@ -138,7 +171,7 @@ static bool action_read_forward(lua_State *L, struct action_value *action, int s
         switch (action_key(L, keys)) {
         case 0: ok = action_take_text(L, self, ACTION_FORWARD_SERVER, "forward", "server", ""); break;
         case 1: ok = action_take_path(L, self, ACTION_FORWARD_PATH, "forward"); break;
-        case 2: ok = action_take_text(L, self, ACTION_FORWARD_HOST, "forward", "host", "/?#@"); break;
+        case 2: ok = action_take_host(L, self, ACTION_FORWARD_HOST, "forward"); break;
         case 3: ok = action_take_timeout(L, action); break;
         case 4: ok = action_take_key(L, self); break;
         default: return action_unknown_key(L, "forward", keys);
@@ -389,7 +422,7 @@ static bool action_read_redirect(lua_State *L, struct action_value *action, int 
         bool ok = true;
         switch (action_key(L, keys)) {
         case 0: ok = action_take_scheme(L, self); break;
-        case 1: ok = action_take_text(L, self, ACTION_REDIRECT_HOST, "redirect", "host", "/?#@"); break;
+        case 1: ok = action_take_host(L, self, ACTION_REDIRECT_HOST, "redirect"); break;
         case 2: ok = action_take_number(L, "port", 1, 65535, &action->port); break;
         case 3: ok = action_take_path(L, self, ACTION_REDIRECT_PATH, "redirect"); break;
         case 4: ok = action_take_query(L, self); break;

@@ -212,6 +212,8 @@ static int request_set_path(lua_State *L) {
         if (c == '?')
             return luaL_error(L, "set_path: '?' would begin a query; use set_query, or write %%3F");
     }
+    if (uri_has_dot_segment(path))
+        return luaL_error(L, "set_path: dot segment in the path");
     const char *reason = "the request's memory is used up";
     bool keep_slash = subject->listener && subject->listener->encoded_slash_keep;
     path = script_copy_text(L, &subject->arena, path);

@@ -18,6 +18,7 @@
 #include "base/str.h"
 #include "traffic/forward.h"
 #include "traffic/pattern.h"
+#include "wire/uri.h"
 
 static const struct action decide_no_route = {.kind = ACTION_REPLY,
                                               .reply = {.status = 404, .body = {"no route\n", 9}}};
@@ -150,7 +151,7 @@ enum decide_status decide_run(struct decide *decide) {
 }
 
 /* A path template: as it stands, or with its final star replaced by what the route's wildcard took. */
-static struct span decide_fill_path(struct subject *subject, struct span template) {
+static struct span decide_join_path(struct subject *subject, struct span template) {
     struct arena *arena = &subject->arena;
     struct span path = pattern_escape(arena, template);
     if (!path.p)
@@ -175,6 +176,13 @@ static struct span decide_fill_path(struct subject *subject, struct span templat
         memcpy(out + lead + path.n, rest.p, rest.n);
     out[n] = '\0';
     return span_make(out, n);
+}
+
+/* In the one form that a client's own path has; .p NULL where it can have none. */
+static struct span decide_fill_path(struct subject *subject, struct span template) {
+    const struct span path = decide_join_path(subject, template);
+    const char *reason;
+    return path.p ? uri_normalise_path(&subject->arena, path, true, &reason) : path;
 }
 
 static bool decide_same_place(struct span a, struct span b) { return a.p == b.p && a.n == b.n; }

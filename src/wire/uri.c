@@ -5,7 +5,7 @@
  *
  * Nothing is copied while the input is already in its normal form, which is the usual case: uri_path_is_normal() and
  * its like look first. The subtle thing in paths: an escape is decoded before its segment is judged ("%2e%2e" is
- * ".."), but only once. What some servers would take for a dot segment and others would not is refused: "..;x", and dots
+ * ".."), but only once. What some servers would take for a dot segment and others would not is refused: "..;x", "..%20", and dots
  * beside a backslash or an encoded slash, in any place of a segment ("x\\..", "..%2Fx").
  */
 #include "wire/uri.h"
@@ -121,12 +121,19 @@ static size_t uri_dots(const char *p, size_t n) {
     return n > 1 && p[0] == '.' && p[1] == '.' ? 2 : n > 0 && p[0] == '.' ? 1 : 0;
 }
 
+/* Some servers cut a segment here: at a parameter, or at white space or a control byte, when they have decoded it. */
+static bool uri_like_end(const char *p, size_t n) {
+    if (n < 3 || *p != '%')
+        return n > 0 && *p == ';';
+    return p[1] == '0' || p[1] == '1' || memcmp(p, "%20", 3) == 0 || memcmp(p, "%3B", 3) == 0;
+}
+
 /* Why a segment may be a dot segment to some servers and is none to others; NULL: it is the same to all. */
 static const char *uri_hidden_dots(const char *p, size_t n) {
     for (bool first = true;; first = false) {
         const size_t dots = uri_dots(p, n);
-        if (dots > 0 && dots < n && p[dots] == ';')
-            return "parameter on a dot segment";
+        if (dots > 0 && uri_like_end(p + dots, n - dots))
+            return "parameter or white space on a dot segment";
         if (dots > 0 && (dots == n ? !first : uri_like_slash(p + dots, n - dots) > 0))
             return "dot segment beside a backslash or an encoded slash";
         size_t at = 0, width = 0;
@@ -193,6 +200,24 @@ struct span uri_normalise_path(struct arena *arena, struct span raw, bool encode
         return uri_refuse(reason, why);
     const struct span path = span_make(text, n);
     return span_equal(path, raw) ? raw : path;
+}
+
+bool uri_has_dot_segment(struct span path) {
+    size_t dots = 0, others = 0;
+    for (size_t i = 0; i < path.n; i++) {
+        const bool escaped = path.n - i >= 3 && path.p[i] == '%' && path.p[i + 1] == '2' && (path.p[i + 2] | 0x20) == 'e';
+        if (path.p[i] == '/') {
+            if (others == 0 && (dots == 1 || dots == 2))
+                return true;
+            dots = others = 0;
+        } else if (path.p[i] == '.' || escaped) {
+            dots++;
+            i += escaped ? 2 : 0;
+        } else {
+            others++;
+        }
+    }
+    return others == 0 && (dots == 1 || dots == 2);
 }
 
 static bool uri_valid_address(struct span text) {

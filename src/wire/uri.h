@@ -28,6 +28,8 @@ bool uri_split_target(struct span target, struct uri *out);
  * slash, a byte that is not visible ASCII or ends a path. "*" is left alone.
  */
 struct span uri_normalise_path(struct arena *arena, struct span raw, bool encoded_slash, const char **reason);
+/* Some segment is "." or "..", escaped or not. Rules that make a path of what a client sent want none: it would leave the folder they name. */
+bool uri_has_dot_segment(struct span path);
 /*
  * Splits "host", "host:8080", "[::1]:8080" without changing anything. The host keeps brackets and case; one trailing
  * dot is left off. False if malformed: an empty label or port, port 0, another byte than letters, digits, "-._~",

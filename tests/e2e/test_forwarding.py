@@ -270,6 +270,36 @@ def test_the_path_that_was_matched_is_the_path_forwarded(start, recorder):
         assert raw.request(gateway.port(), b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % path).status == 403, path
 
 
+MADE_PATHS = """pool "app" {{ servers = {{ "{0}" }}, probe = false }}
+    route "param" {{ path = "/room/:name", function(req) return forward("app", {{ path = "/p/" .. req.params.name }}) end }}
+    route "query" {{ path = "/query", function(req) return forward("app", {{ path = req:query("to") }}) end }}
+    route "moved" {{ path = "/moved", function(req) return redirect {{ path = req:query("to") }} end }}
+    route "named" {{ path = "/named", function(req) return forward("app", {{ host = req:query("to") }}) end }}"""
+
+
+@pytest.mark.parametrize("target", [
+    "/room/%252e%252e", "/room/..%3Bx", "/room/%252e%252e%253bx", "/room/%2500", "/room/%252F..%252Fx", "/room/%252Fx", "/room/..%20",
+    "/query?to=/../etc", "/query?to=/a/..%5cb", "/query?to=/a/../b", "/query?to=/a/%252e%252e/../b", "/query?to=x", "/moved?to=/..", "/named?to=a,b", "/named?to=a:99999",
+])
+def test_a_path_made_of_what_a_client_sent_is_judged_as_its_own(start, recorder, target):
+    """None of these could be sent as it is; made into a path or host by a rule they come no further."""
+    origin = recorder()
+    gateway = start('listener "http" { bind = "127.0.0.1:@http@" }\n' + MADE_PATHS.format(origin.address))
+    reply = raw.request(gateway.port(), f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    assert reply.status in (400, 500) and origin.connections == []
+
+
+def test_a_path_made_by_a_rule_is_in_normal_form(start, recorder):
+    origin = recorder()
+    gateway = start('listener "http" { bind = "127.0.0.1:@http@" }\n' + MADE_PATHS.format(origin.address))
+    front = Front(gateway, origin)
+    for target, path in ((b"/query?to=//x///%257ey", "/x/~y"), (b"/room/a%252Db", "/p/a-b")):
+        assert front.ask(path=target).line.split(" ")[1].split("?")[0] == path
+    with raw.connect(gateway.port()) as s: # without a Host there is only a path to name, which must not begin with a host of another's
+        s.sendall(b"GET /moved?to=//evil.example/ HTTP/1.0\r\n\r\n")
+        assert raw.Response(s).get("location").startswith("/evil.example/")
+
+
 def test_forwarding_for_a_unix_listener(start, recorder, tmp_path):
     """No address of the peer: no X-Forwarded-For is made up."""
     server = recorder()

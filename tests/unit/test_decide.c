@@ -315,6 +315,8 @@ START_TEST(targets)
     ck_assert_span(target("/*"), "/x/y?q=1");
     ck_assert_span(target("/new/*"), "/new/x/y?q=1");
     ck_assert_span(target("/fixed"), "/fixed?q=1");
+    ck_assert_span(target("//a/./b/../c%7e"), "/a/c~?q=1"); /* as a client's own path */
+    ck_assert_ptr_null(target("/a/../../b").p);
     ck_assert_span(target("a b\xc3\xa9?#%"), "/a%20b%C3%A9%3F%23%25?q=1");
     subject.query = SPAN("z");
     subject.query_edited = true;

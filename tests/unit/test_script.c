@@ -195,6 +195,7 @@ static const char *const bad_edits[] = {
     "for i = 1, 100 do req:set_header('x', string.rep('y', 100000)) end",
     "req:set_path('no-slash')",
     "req:set_path('/a/../../b')",
+    "req:set_path('/a/%2e%2E/b')",
     "req:set_path('/a b')",
     "req:set_path('/a?b')",
     "req:set_path('/%zz')",
@@ -223,7 +224,7 @@ START_TEST(test_target) {
         &rig,
         "assert(req:query('x') == '1' and req:query('y') == 'two words' and req:query('z') == nil)"
         " assert(req:cookie('theme') == 'dark' and req:cookie('no') == nil and req:bearer() == 's3cret')"
-        " req:set_query('y', 'a&b') req:set_query('x', nil) req:set_path('/n/../new//x') "
+        " req:set_query('y', 'a&b') req:set_query('x', nil) req:set_path('/new//x') "
         "req:set_host('Other.Example.:81')"
         " assert(req.path == '/new/x' and req.host == 'other.example' and req.port == 81 and req:query('y') == 'a&b')");
     rig_request(&rig, PLAIN_HEAD);
@@ -572,7 +573,7 @@ static const char *const endless[] = {
     "('('):rep(30000):gsub('()()()', ('%1'):rep(30000))",
     "for _ in ('('):rep(300000):gmatch('%b()') do end",
     "xpcall(string.find, function() while true do end end, (' '):rep(32000), '.-%s.-x')",
-    "local t = setmetatable({}, { __index = table.concat }) for i = 1, 1000 do t[i] = '' end table.concat(t, '', 1, 1 << 22)",
+    "local t = setmetatable({ '', '' }, { __index = table.concat }) table.concat(t, '', 1, 1 << 22)",
     "local t, s = {}, ('x'):rep(100000) for i = 1, 5000 do t[i] = s end while true do table.sort(t) end",
 };
 

@@ -83,7 +83,8 @@ START_TEST(test_uri_path_bad) { /* ".." above the root, "..;", NUL, bad escapes,
         "/a/..%5Cb", "/%00", "/a%00b", "/%",          "/%4",        "/%4g",      "/%g4",      "/a%",
         "/a%2",      "/%2f", "/a%2Fb", "/a?b",        "/a#b",       "/a b",      "/\x01",     "/\x7f",
         "/\xc3\xa4", "",     "a",      "a/b",         "**",         "http://a/", "/%2e%2e%2f", "/a\\..", "/a\\..\\b",
-        "/a\\.\\b", "/a%5c..%5Cb", "/a%5C..", "/a\\%2e%2e", "/a\\..;x", "/.\\a", "/a/b%5c.%5c/c", "/\\..", "/a\\\\..\\b"};
+        "/a\\.\\b", "/a%5c..%5Cb", "/a%5C..", "/a\\%2e%2e", "/a\\..;x", "/.\\a", "/a/b%5c.%5c/c", "/\\..", "/a\\\\..\\b",
+        "/a/..%3Bx/b", "/a/..%3b", "/..%20/", "/a/%2e%2e%20", "/a/..%09/b", "/a/.%0a", "/a/.%1F/b"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         uri_path_bad(bad[i], strlen(bad[i]), false);
     uri_path_bad("/a\0b", 4, false);
@@ -95,6 +96,16 @@ START_TEST(test_uri_path_bad) { /* ".." above the root, "..;", NUL, bad escapes,
     for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++)
         uri_path_bad(kept[i], strlen(kept[i]), true);
     ck_assert(span_equal(uri_normalise_path(&uri_arena, SPAN("/a..%2F..b\\...%5C"), true, &reason), SPAN("/a..%2F..b\\...%5C")));
+}
+END_TEST
+
+START_TEST(test_uri_dot_segment) {
+    static const char *const with[] = {"/.", "/..", "/a/./b", "/a/../b", "/a/..", "/%2e", "/a/%2E./b", "/.%2e/a", "..", "./a"};
+    static const char *const without[] = {"/", "", "/a", "/...", "/.a/..b/a./a..", "/%2e%2e%2e", "/%2f..", "/..;", "/%2", "/a%2e"};
+    for (size_t i = 0; i < sizeof(with) / sizeof(with[0]); i++)
+        ck_assert_msg(uri_has_dot_segment(span_of(with[i])), "%s", with[i]);
+    for (size_t i = 0; i < sizeof(without) / sizeof(without[0]); i++)
+        ck_assert_msg(!uri_has_dot_segment(span_of(without[i])), "%s", without[i]);
 }
 END_TEST
 
@@ -314,6 +325,7 @@ int main(void) {
     tcase_add_checked_fixture(tc, uri_setup, uri_teardown);
     tcase_add_test(tc, test_uri_path);
     tcase_add_test(tc, test_uri_path_bad);
+    tcase_add_test(tc, test_uri_dot_segment);
     tcase_add_test(tc, test_uri_path_random);
     tcase_add_test(tc, test_uri_path_no_memory);
     tcase_add_test(tc, test_uri_target);
