@@ -29,6 +29,7 @@
 
 #define DEMO_EXAMPLE "01-quickstart.lua"
 #define DEMO_TLS_OFFSET 363 /* 8080 and 8443 */
+#define DEMO_DRAIN_MS 500   /* the page keeps tunnels open: who ends the demo does not wait for them */
 
 struct demo {
     const char *bind;    /* IP, without brackets */
@@ -200,7 +201,7 @@ static int demo_serve(struct demo *demo) {
         demo_make_certificate(demo) && (demo->chat = demo_start_origin("chat")) != NULL &&
         (demo->superchat = demo_start_origin("superchat")) != NULL) {
         demo_set_environment(demo);
-        code = run_gateway(demo->example, &(struct run_options){.on_ready = demo_on_ready, .owner = demo});
+        code = run_gateway(demo->example, &(struct run_options){.drain_ms = DEMO_DRAIN_MS, .on_ready = demo_on_ready, .owner = demo});
     }
     origin_stop(&demo->chat);
     origin_stop(&demo->superchat);

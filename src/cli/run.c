@@ -27,9 +27,11 @@ int run_gateway(const char *file, const struct run_options *options) {
     struct script_load *load = script_load_file(file, run_report, NULL);
     if (!load)
         return CLI_FAILED;
+    struct config *config = script_load_config(load);
+    if (options->drain_ms > 0)
+        config->settings.drain_timeout_ms = options->drain_ms;
     char error[GENERATION_ERROR_MAX] = "";
-    struct generation *generation =
-        generation_new(script_load_config(load), load, run_free_load, &script_lua_ops, NULL, error);
+    struct generation *generation = generation_new(config, load, run_free_load, &script_lua_ops, NULL, error);
     if (!generation) {
         fprintf(stderr, "moongate: %s\n", error);
         return CLI_FAILED;

@@ -3,7 +3,10 @@
 #ifndef MOONGATE_CLI_RUN_H
 #define MOONGATE_CLI_RUN_H
 
+#include <stdint.h>
+
 struct run_options {
+    uint32_t drain_ms;             /* instead of the drain_timeout of the file; 0: that one */
     void (*on_ready)(void *owner); /* the listeners are open and the workers run; NULL: none */
     void *owner;
 };

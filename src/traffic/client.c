@@ -8,6 +8,9 @@
  */
 #include "traffic/client.h"
 
+#include <string.h>
+
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/metrics.h"
 
@@ -15,14 +18,20 @@
 #define CLIENT_LOOK_AHEAD (64 * 1024)
 #define CLIENT_OUT_MAX (256 * 1024) /* a batch of body (64 KiB), its chunk framing and a response head, doubled for safety */
 
+static void client_tls_failed(struct client *client, enum cause cause, const char *why) {
+    char peer[ADDR_TEXT_MAX];
+    metric_add(METRIC_tls_failures, 1);
+    log_debug("listener \"%s\": TLS handshake with %s failed: %s", client->config->name, addr_format(&client->peer, peer), why);
+    client_close(client, cause);
+}
+
 static void client_on_timer(struct timer *timer) {
     struct client *client = container_of(timer, struct client, timer);
     if (client->phase == CLIENT_PROXY) {
         metric_add(METRIC_proxy_headers_bad, 1);
         client_close(client, CAUSE_CLIENT_HEADER_TIMEOUT);
     } else if (client->phase == CLIENT_TLS) {
-        metric_add(METRIC_tls_failures, 1);
-        client_close(client, CAUSE_CLIENT_HEADER_TIMEOUT);
+        client_tls_failed(client, CAUSE_CLIENT_HEADER_TIMEOUT, "timed out");
     } else {
         client_h1_on_timer(client);
     }
@@ -36,9 +45,13 @@ static void client_handshake(struct client *client) {
         break;
     case IO_AGAIN:
         break;
-    default:
-        metric_add(METRIC_tls_failures, 1);
-        client_close(client, CAUSE_CLIENT_BAD);
+    case IO_EOF:
+        client_tls_failed(client, CAUSE_CLIENT_BAD, "the client closed");
+        break;
+    default: {
+        int error = client->conn->error;
+        client_tls_failed(client, CAUSE_CLIENT_BAD, error ? strerror(error) : tls_error_text());
+    }
     }
 }
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import time
 import urllib.request
 
 import pytest
@@ -155,6 +156,14 @@ def test_ctrl_c(tmp_path, sig):
     d = Demo("--port", "0", env={"TMPDIR": str(tmp_path)})
     assert d.stop(sig) == 0
     assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_does_not_wait_for_the_tunnels_of_an_open_page(demo):
+    d = demo()
+    with raw.open_websocket(d.http, path="/ws", protocols="chat")[0]:
+        begun = time.monotonic()
+        assert d.stop(signal.SIGINT) == 0
+        assert time.monotonic() - begun < 10 # the drain_timeout of the example is a minute
 
 
 # --- a real browser ---

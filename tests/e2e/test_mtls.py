@@ -118,13 +118,15 @@ def refused(gateway, made, **kwargs):
 
 @VERSIONS
 def test_require(start, certificate, parties, version):
-    gateway = start(listener(certificate, f'client_ca = "{parties.ca.cert}", client_cert = "require"') + SHOW)
+    gateway = start(listener(certificate, f'client_ca = "{parties.ca.cert}", client_cert = "require"') + SHOW, settings='log_level = "debug",')
     cert, _, _ = ask(gateway, context(parties.alice, version))
     assert cert["verified"] is True and cert["subject"] == "CN=alice,O=Example"
     for identity in (None, parties.mallory, parties.old, parties.future, parties.server):
         refused(gateway, context(identity, version))
     wait_for(lambda: gateway.counters()["tls_failures"] == 5, 5, "five failed handshakes")
     assert len(gateway.wait_access(1)) == 1
+    for why in ("peer did not return a certificate", "certificate verify failed"):
+        gateway.wait_err(rf'listener "https": TLS handshake with 127\.0\.0\.1:\d+ failed: .*{why}')
 
 
 def test_a_ca_means_require(start, certificate, parties):
