@@ -191,6 +191,8 @@ static int route_check_expected(const struct route_run *run) {
 
 static int route_judge(struct route_run *run) {
     const char *reason = NULL;
+    run->subject.listener = run->listener;
+    run->decide = (struct decide){.config = run->config, .subject = &run->subject}; /* for what is refused before it is routed */
     unsigned status = route_read(run, &reason);
     if (status == 0) {
         route_set_sni(run);
@@ -206,8 +208,8 @@ static int route_judge(struct route_run *run) {
     route_say_verdict(run, status);
     printf("%.*s\n", SPAN_ARGS(buf_span(&run->verdict)));
     if (status != 0)
-        printf("refused: %s\n", reason ? reason : "malformed");
-    else if (!route_print_decided(run))
+        printf("refused: %s\n\n", reason ? reason : "malformed");
+    if (status != 0 ? !route_print_refusal(&run->decide, status) : !route_print_decided(run))
         return route_fail("the head cannot be made: too large, or the pool has no server");
     return route_check_expected(run);
 }

@@ -45,5 +45,7 @@ uint16_t route_local_port(const struct config_listener *listener, const struct r
 bool route_print_forward(const struct decide *decide);
 /* Prints the answer to a reply or redirect as the client would get it, hooks included. False: out of memory. */
 bool route_print_answer(const struct decide *decide);
+/* Likewise for a refusal with that status. Before routing only config and subject of decide are set. */
+bool route_print_refusal(const struct decide *decide, unsigned status);
 
 #endif

@@ -127,3 +127,10 @@ const struct config_listener *config_find_listener(const struct config *config, 
             return &config->listeners[i];
     return NULL;
 }
+
+const struct config_error_page *config_find_page(const struct config_settings *settings, unsigned status) {
+    for (unsigned i = 0; i < settings->error_page_count; i++)
+        if (settings->error_pages[i].status == status)
+            return &settings->error_pages[i];
+    return NULL;
+}

@@ -242,5 +242,7 @@ unsigned config_validate(const struct config *config, bool whole, config_mistake
 
 const struct config_pool *config_find_pool(const struct config *config, const char *name);
 const struct config_listener *config_find_listener(const struct config *config, const char *name);
+/* The page for answers of our own with that status; NULL: none is named. */
+const struct config_error_page *config_find_page(const struct config_settings *settings, unsigned status);
 
 #endif

@@ -68,11 +68,7 @@ static bool request_set_redirect(struct request *request, const struct action *a
 }
 
 static const struct config_error_page *request_find_page(const struct request *request, unsigned status) {
-    const struct config_settings *settings = &request->local->generation->config->settings;
-    for (unsigned i = 0; i < settings->error_page_count; i++)
-        if (settings->error_pages[i].status == status)
-            return &settings->error_pages[i];
-    return NULL;
+    return config_find_page(&request->local->generation->config->settings, status);
 }
 
 /* The page that the settings name for the status, or the status in words. */

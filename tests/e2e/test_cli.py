@@ -336,6 +336,61 @@ def test_route_does_not_guess_a_port(routes, moongate, write):
     assert done.returncode == 0 and done.stdout.startswith("forward") and 'no listener speaks https: judged as if it came by http to "http"' in done.stderr
 
 
+LIVE = '''settings { workers = 1, access_log = false, error_pages = { [404] = "<p>nothing here</p>", [405] = "not so", [413] = "too much",
+                                                               [500] = '{"error": "ours"}' } }
+listener "http" { bind = "127.0.0.1:@http@", max_body = 10, response_headers = { ["x-all"] = "1" } }
+pool "kept" { servers = { "@server@" }, probe = false }
+pool "alone" { servers = { "@server@" }, probe = false, proxy_protocol = "v1" }
+route "kept" { path = "/kept", forward "kept" }
+route "alone" { path = "/alone", forward "alone" }
+route "reply" { path = "/reply", reply(404, "the route's\\n") }
+route "move" { path = "/move", redirect { path = "/to" } }
+route "throw" { path = "/throw", function() error "no" end }
+route "hook" { path = "/hook", response_headers = { ["x-route"] = "2" }, on_response = function() error "no" end, reply(200, "x") }
+route "stand" { path = "/in", response_headers = { ["x-route"] = "2" }, on_response = function() return reply(201, "mine") end, reply(200) }
+route "body" { path = "/body", response_headers = { ["x-route"] = "2" }, reply(200, "taken\\n") }
+'''
+
+
+def live_and_route(start, moongate, recorder):
+    """get(lines of a head, ...) -> (answer from the live gateway, head and body that `moongate route` prints), on LIVE."""
+    server = recorder()
+    gateway = start(LIVE.replace("@server@", server.address))
+
+    def ask(method, path, *fields):
+        lines = ["Host: a", "User-Agent: moongate-route", "Accept: */*", *fields]
+        head = "\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""]).encode()
+        answer = raw.request(gateway.port(), head)
+        options = [word for field in lines for word in ("-H", field)]
+        done = moongate("route", "-X", method, *options, gateway.file, f"http://127.0.0.1:{gateway.port()}{path}")
+        assert done.returncode == 0, done.stderr
+        return answer, done.stdout.partition("\n\n")[2], server
+    return ask
+
+
+@pytest.mark.parametrize("method,path,fields,status", [
+    ("GET", "/nowhere", (), 404), ("HEAD", "/nowhere", (), 404), ("GET", "/reply", (), 404), ("HEAD", "/reply", (), 404), ("GET", "/move", (), 302),
+    ("GET", "/throw", (), 500), ("GET", "/hook", (), 500), ("GET", "/in", (), 201), ("GET", "/body", (), 200),
+    ("POST", "/body", ("Content-Length: 11",), 413), ("CONNECT", "/", (), 405), ("BREW", "/", (), 501), ("GET", "/%00", (), 400),
+    ("GET", "/", ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 8"), 426),
+])
+def test_route_prints_the_answer_of_live_traffic(start, moongate, recorder, method, path, fields, status):
+    answer, printed, _ = live_and_route(start, moongate, recorder)(method, path, *fields)
+    lines = [line for line in answer.head.decode().split("\r\n") if not line.startswith(("Date: ", "Connection: "))]
+    body = answer.body.decode()
+    assert answer.status == status and printed == "\n".join([*lines, "", body]) + ("" if not body or body.endswith("\n") else "\n")
+
+
+@pytest.mark.parametrize("pool,closes", [("kept", False), ("alone", True)])
+def test_route_prints_the_head_that_servers_get(start, moongate, recorder, pool, closes):
+    answer, printed, server = live_and_route(start, moongate, recorder)("GET", f"/{pool}?x=1")
+    assert answer.status == 200
+    came = server.bytes.decode().replace("\r\n", "\n")
+    came = came.partition("\n")[2] if closes else came  # the PROXY line
+    without_id = [re.sub(r"(?mi)^x-request-id: .*\n", "", text) for text in (came, printed)]
+    assert without_id[0] == without_id[1] and ("Connection: close\n" in came) == closes
+
+
 @pytest.mark.skipif(gateway_module.keeps_signals_back(), reason="ThreadSanitizer keeps the signal back that ends a loop")
 def test_route_ends_a_loop(moongate, write):
     done = moongate("route", write(GOOD + 'route "loop" { function() while true do end end }\n'), "http://a/", timeout=20)
