@@ -262,6 +262,31 @@ def test_paths_whatever_their_case(moongate, tmp_path):
         assert routed.returncode == 0, routed.stdout + routed.stderr
 
 
+@pytest.mark.parametrize("options", [(), ("--ignore-case",)])
+@pytest.mark.parametrize("paths,path,target", [
+    # The table of "Override backend path" in Azure's manual, and what lies beside it.
+    (None, "/home/", "/over/home/"), (None, "/home/second/", "/over/home/second/"), (["/rule*"], "/rule/home/", "/over/home/"),
+    (["/rule*"], "/rule/home/second/", "/over/home/second/"), (["/rule/home*"], "/rule/home/", "/over/"),
+    (["/rule/home*"], "/rule/home/second/", "/over/second/"), (["/rule/"], "/rule/", "/over/"), (["/rule/*"], "/rule/home/", "/over/home/"),
+    (["/images*", "/v/*"], "/v/q?a=b", "/over/q?a=b"), (["/images*", "/v/*"], "/images/a%20b*", "/over/a%20b*"), (["/v/*", "/images*"], "/images/q", "/over/q"),
+    (["/chat", "/chat/*"], "/chat", "/over/"), (["/chat", "/chat/*"], "/chat/Tea", "/over/Tea"), (["/b/*", "/chat"], "/chat", "/over/"),
+])
+def test_paths_in_front(moongate, tmp_path, options, paths, path, target):
+    to = {"backendAddressPool": ref("backendAddressPools", "p"), "backendHttpSettings": ref("backendHttpSettingsCollection", "s")}
+    rule = {"name": "r", "httpListener": ref("httpListeners", "l"), **(to if not paths else {"urlPathMap": ref("urlPathMaps", "m")})}
+    (tmp_path / "f.json").write_text(json.dumps({
+        "frontendPorts": [{"name": "http", "port": 8080}], "httpListeners": [{"name": "l", "frontendPort": ref("frontendPorts", "http")}],
+        "backendAddressPools": [{"name": "p", "backendAddresses": [{"ipAddress": "127.0.0.1"}]}],
+        "backendHttpSettingsCollection": [{"name": "s", "port": 80, "path": "/over/"}],
+        "urlPathMaps": [{"name": "m", "pathRules": [{"name": "one", "paths": paths or [], **to}]}], "requestRoutingRules": [rule]}))
+    text = import_file(moongate, tmp_path / "f.json", *options)
+    (tmp_path / "f.lua").write_text(text)
+    assert "in front" not in text and moongate("check", "--strict", tmp_path / "f.lua").returncode == 0
+    for asked in (path, path.replace("/rule", "/RULE").replace("/chat", "/CHAT").replace("/v/", "/V/") if options else path):
+        routed = moongate("route", tmp_path / "f.lua", f"http://a:8080{asked}")
+        assert routed.returncode == 0 and f"\nGET {target} HTTP/1.1\n" in routed.stdout, text + routed.stdout
+
+
 def test_the_example_is_what_import_prints(moongate):
     folder = ROOT / "examples" / "import"
     assert import_file(moongate, folder / "application-gateway.json") == (folder / "application-gateway.lua").read_text()

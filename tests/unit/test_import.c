@@ -162,7 +162,7 @@ START_TEST(pairs_of_addresses_and_settings)
         "\"requestRoutingRules\": [" RULE("late", "a", "9", TO("web", "s")) RULE("soon", "A", "1", TO("Web", "t"))
             RULE("same", "a", "10", TO("web", "S")) "]", &(struct arm_options){.gateway = NULL});
     holds(out, "pool \"web/t\" {\n  servers = { \"[::1]:444\", \"10.0.0.1\" }, port = 444,\n  tls = true,\n  host = \"server\",\n");
-    holds(out, "pool \"web/s\" {\n  servers = { \"[::1]:81\", \"10.0.0.1\" }, port = 81,\n  response_timeout = \"5s\",\n"
+    holds(out, "pool \"web/s\" {\n  servers = { \"[::1]:81\", \"10.0.0.1\" }, port = 81,\n  response_timeout = \"5s\", upgrade_timeout = \"5s\",\n"
                "  affinity = { cookie = \"ApplicationGatewayAffinity\" },\n");
     holds(out, "path = \"/\", host = \"127.0.0.1\", expect = \"200-399\",\n    every = \"30s\", timeout = \"30s\", fall = 3, rise = 1,");
     ck_assert(strstr(out, "route \"soon\"") < strstr(out, "route \"late\""));
@@ -208,6 +208,34 @@ START_TEST(private_frontends_stay_private)
     holds(out, "listener \"b\" {\n  bind = \"127.0.0.2:80\"");
     out = converted("\"httpListeners\": [{\"name\": \"l\"}]", &(struct arm_options){.binds = {"x=127.0.0.2"}, .bind_count = 1});
     ck_assert_str_eq(out, "error: --bind: no frontendIPConfiguration x: there is none");
+}
+END_TEST
+
+#define PATHS(name, paths) "{\"name\": \"" name "\", \"paths\": [" paths "], " TO("p", "s") "},"
+
+START_TEST(paths_in_front)
+{
+    static const char text[] =
+        "\"httpListeners\": [" LISTENER("a", "80", "") "], \"backendHttpSettingsCollection\": [{\"name\": \"s\", \"port\": 81, \"requestTimeout\": 30,"
+        "\"path\": \"/over/\"}], \"urlPathMaps\": [{\"name\": \"m\", " /* the default's keys are a Basic rule's below */
+        "\"pathRules\": [" PATHS("star", "\"/v/*\"") PATHS("exact", "\"/x\"") PATHS("both", "\"/y\", \"/y/*\"")
+        PATHS("loose", "\"/images*\", \"/w/*\"") PATHS("middle", "\"/z/*.jpg\"") "]}], \"rewriteRuleSets\": [{\"name\": \"w\","
+        "\"rewriteRules\": [{\"name\": \"r\", \"actionSet\": {\"urlConfiguration\": {\"modifiedPath\": \"/new\"}}}]}],"
+        "\"requestRoutingRules\": [" RULE("maps", "a", "1", "\"urlPathMap\": {\"id\": \"/m\"}") RULE("basic", "a", "2", TO("p", "s"))
+        RULE("twice", "a", "3", TO("p", "s") ", \"rewriteRuleSet\": {\"id\": \"/w\"}") "]";
+    const char *out = converted(text, &(struct arm_options){.gateway = NULL});
+    holds(out, "route \"maps/star\" { listener = \"a\", path = \"/v/*\", forward(\"p\", { path = \"/over/*\" }) }");
+    holds(out, "path = \"/x\", forward(\"p\", { path = \"/over/\" }) }");
+    holds(out, "path = { \"/y\", \"/y/*\" },\n"
+               "  function(req) req:set_path(\"/over/\" .. (req.path:find(\"^/y$\") and \"\" or req.path:sub(4))) end,\n  forward \"p\",\n}");
+    holds(out, "  function(req) req:set_path(\"/over/\" .. (req.path:find(\"^/images.*$\") and req.path:sub(8) or req.path:sub(4))) end,\n");
+    holds(out, "NOTE: backendHttpSettings s: the path /over/ takes the place of what /z/*.jpg has before its star");
+    holds(out, "route \"basic\" { listener = \"a\", forward(\"p\", { path = \"/over/*\" }) }");
+    holds(out, "NOTE: backendHttpSettings s: the path /over/ that it puts in front is left out: a rewriteRuleSet sets the path");
+    holds(out, "  function(req) req:set_path(\"/new\") end,\n  forward \"p\",\n}");
+    out = converted(text, &(struct arm_options){.ignore_case = true});
+    holds(out, "  function(req) req:set_path(\"/over/\" .. req.path:sub(4)) end,\n");
+    holds(out, "(req.path:lower():find(\"^/images.*$\") and req.path:sub(8) or req.path:sub(4))");
 }
 END_TEST
 
@@ -342,6 +370,7 @@ int main(void) {
     tcase_add_test(tests, pairs_of_addresses_and_settings);
     tcase_add_test(tests, sites_share_a_port);
     tcase_add_test(tests, private_frontends_stay_private);
+    tcase_add_test(tests, paths_in_front);
     tcase_add_test(tests, redirects);
     tcase_add_test(tests, gateways_of_a_template);
     tcase_add_test(tests, what_has_no_counterpart_is_said);

@@ -191,10 +191,7 @@ static void pool_write_settings(struct arm *arm, json_t *settings, bool affinity
         arm_write(arm, "  host = \"server\",\n");
     else if (host)
         arm_write(arm, "  host = %s,\n", arm_quote(arm, host));
-    arm_write(arm, "  response_timeout = \"%us\"", timeout_s);
-    if (timeout_s > 10) /* a handshake is a request there */
-        arm_write(arm, ", upgrade_timeout = \"%us\"", timeout_s);
-    arm_write(arm, ",\n");
+    arm_write(arm, "  response_timeout = \"%us\", upgrade_timeout = \"%us\",\n", timeout_s, timeout_s); /* a handshake is a request there */
     if (affinity) {
         const char *cookie = arm_text(arm, settings, "affinityCookieName");
         arm_write(arm, "  affinity = { cookie = %s },\n", arm_quote(arm, cookie ? cookie : "ApplicationGatewayAffinity"));

@@ -4,7 +4,8 @@
  * order, then one for the default. Each names its listener and hosts, so that what a site of Azure takes, no other route gets.
  *
  * The subtle thing: host and path patterns that the keys `host` and `path` cannot say ("shop.*.example.com", "/images*") become a
- * function, and so do all paths where the case is to be ignored, as it is there.
+ * function, and so do all paths where the case is to be ignored, as it is there. A path that backendHttpSettings put in front takes the
+ * place of what stands before the pattern's star: here the star of a forward says that only behind a key `path`, so it may need a function, too.
  */
 #include <stdio.h>
 
@@ -21,6 +22,8 @@ struct route {
     json_t *listener;     /* NULL: not found */
     json_t *paths;        /* texts; NULL: any */
     const char *path_key; /* the one path of the key `path`; NULL: several, or none */
+    bool paths_when;      /* a function looks at the paths */
+    const char *set_path; /* a step before the action; NULL: none */
 };
 
 /* Rules by priority; those without one behind, in their order. */
@@ -115,6 +118,7 @@ static void route_append_match(struct route *route, struct buf *out) {
         if (json_array_size(route->paths) == 1)
             route->path_key = json_string_value(json_array_get(route->paths, 0));
     }
+    route->paths_when = !path_key;
     if (host_key && path_key)
         return;
     buf_append_text(out, ", when = function(req) return ");
@@ -126,23 +130,64 @@ static void route_append_match(struct route *route, struct buf *out) {
     buf_append_text(out, " end");
 }
 
-static const char *route_forward(struct route *route, const char *pool, const char *settings_name) {
+/* What of the request's path goes behind the settings' path, as Lua: all from the pattern's star on; nothing of a path without one. */
+static const char *route_path_rest(struct arm *arm, const char *pattern) {
+    const char *star = strchr(pattern, '*');
+    return star ? arm_format(arm, "req.path:sub(%d)", (int)(star - pattern) + 1) : "\"\"";
+}
+
+/* A step that puts the path in front, whichever of the route's patterns it was that matched: the first, as there. */
+static const char *route_set_path(const struct route *route, const char *front) {
+    struct arm *arm = route->arm;
+    const char *which = "", *subject = arm->options.ignore_case ? "req.path:lower()" : "req.path";
+    size_t i, count = json_array_size(route->paths);
+    json_t *path;
+    json_array_foreach(route->paths, i, path) {
+        const char *text = json_string_value(path), *rest = route_path_rest(arm, text);
+        if (i + 1 < count)
+            which = arm_format(arm, "%s%s:find(%s) and %s or ", which, subject, arm_quote_pattern(arm, text, arm->options.ignore_case), rest);
+        else
+            which = arm_format(arm, count > 1 ? "(%s%s)" : "%s%s", which, rest);
+    }
+    return arm_format(arm, "function(req) req:set_path(%s .. %s) end,\n  ", arm_quote(arm, front), which);
+}
+
+/* The forward to the pool with this path in front. */
+static const char *route_override(struct route *route, const char *pool, const char *settings_name, const char *path) {
+    struct arm *arm = route->arm;
+    const char *front = arm_format(arm, "%s%s", path, path[strlen(path) - 1] == '/' ? "" : "/");
+    size_t i, stars = 0;
+    json_t *text;
+    json_array_foreach(route->paths, i, text) {
+        const char *star = strchr(json_string_value(text), '*');
+        stars += star != NULL;
+        if (star && star[1])
+            arm_note(arm, "backendHttpSettings %s: the path %s takes the place of what %s has before its star", settings_name, path, json_string_value(text));
+    }
+    if (stars == 0 && json_array_size(route->paths) > 0)
+        return arm_format(arm, "forward(%s, { path = %s })", pool, arm_quote(arm, path));
+    if (stars == json_array_size(route->paths) && !route->paths_when)
+        return arm_format(arm, "forward(%s, { path = %s })", pool, arm_quote(arm, arm_format(arm, "%s*", front)));
+    route->set_path = route_set_path(route, front);
+    return arm_format(arm, "forward %s", pool);
+}
+
+static const char *route_forward(struct route *route, const char *pool, const char *settings_name, bool rewritten) {
     struct arm *arm = route->arm;
     const char *name = arm_pool_name(arm, pool, settings_name);
     json_t *settings = arm_find(arm, ARM_BACKEND_SETTINGS, settings_name);
     const char *path = settings ? arm_text(arm, settings, "path") : NULL;
     if (!path || strcmp(path, "/") == 0)
         return arm_format(arm, "forward %s", name);
-    if (!route_path_valid(arm, path) || strchr(path, '*')) {
-        arm_note(arm, "backendHttpSettings %s: the path %s that it puts in front is left out", settings_name, path);
-        return arm_format(arm, "forward %s", name);
-    }
-    const char *slash = path[strlen(path) - 1] == '/' ? "" : "/";
-    return arm_format(arm, "forward(%s, { path = %s })", name, arm_quote(arm, arm_format(arm, "%s%s*", path, slash)));
+    if (!rewritten && route_path_valid(arm, path) && !strchr(path, '*'))
+        return route_override(route, name, settings_name, path);
+    arm_note(arm, "backendHttpSettings %s: the path %s that it puts in front is left out%s", settings_name, path,
+             rewritten ? ": a rewriteRuleSet sets the path" : "");
+    return arm_format(arm, "forward %s", name);
 }
 
-/* The action of a rule, path rule or path map's default. */
-static const char *route_action(struct route *route, json_t *object, bool is_default, const char *path) {
+/* The action of a rule, path rule or path map's default. rewritten: a step before it sets the path. */
+static const char *route_action(struct route *route, json_t *object, bool is_default, bool rewritten) {
     struct arm *arm = route->arm;
     const char *pool = arm_reference(arm, object, is_default ? "defaultBackendAddressPool" : "backendAddressPool");
     const char *settings = arm_reference(arm, object, is_default ? "defaultBackendHttpSettings" : "backendHttpSettings");
@@ -152,10 +197,10 @@ static const char *route_action(struct route *route, json_t *object, bool is_def
     const char *host;
     if (redirect) {
         arm_listener_target(arm, route->listener, &tls, &port, &host);
-        return arm_redirect(arm, redirect, path, tls);
+        return arm_redirect(arm, redirect, route->path_key, tls);
     }
     if (pool)
-        return route_forward(route, pool, settings);
+        return route_forward(route, pool, settings, rewritten);
     arm_note(arm, "%s names neither a pool nor a redirect in the input", route->name);
     return "reply(502, \"nothing to forward to\\n\")";
 }
@@ -171,7 +216,8 @@ static void route_write(struct route *route, json_t *object, bool is_default) {
         arm_note(arm, "%s: its firewallPolicy (WAF) has no counterpart", route->name);
     if (arm_get(arm, object, is_default ? "defaultLoadDistributionPolicy" : "loadDistributionPolicy"))
         arm_note(arm, "%s: loadDistributionPolicy is not imported: give the servers of one pool weights instead", route->name);
-    const char *action = route_action(route, object, is_default, route->path_key);
+    const char *action = route_action(route, object, is_default, strstr(steps, "req:set_path(") != NULL);
+    steps = arm_format(arm, "%s%s", steps, route->set_path ? route->set_path : "");
     const char *name = arm_quote_name(arm, route->name);
     size_t length = strlen(name) + buf_span(&match).n + strlen(action) + 16;
     if (length <= ROUTE_LINE_MAX && !*keys && !*steps)
