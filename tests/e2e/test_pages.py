@@ -2,6 +2,9 @@
 """Answers of our own: error pages by status. The access log in the combined format."""
 
 import re
+import socket
+
+import pytest
 
 import raw
 from gateway import free_port, wait_for
@@ -43,6 +46,39 @@ def test_error_pages_are_for_answers_of_our_own(start, recorder, tmp_path):
     assert (head.status, head.get("content-length"), head.body) == (404, "11", b"")
     # A malformed request never was routed, and is still ours; one without a page says its status.
     assert raw.send_all(gateway.port(), b"GET / HTTP/1.1\r\n\r\n").endswith(b"400 Bad Request\n")
+
+
+HANDSHAKE = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 8\r\n"
+PROVOKED = {  # by what the gateway itself answers that status
+    400: b"GET / HTTP/1.1\r\n\r\n", 405: b"CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", 408: b"GET / HTTP/1.1\r\nHost: a\r\n",
+    413: b"POST /silent HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n", 414: b"GET /" + 200 * b"x" + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    426: b"GET / HTTP/1.1\r\nHost: a\r\n" + HANDSHAKE + b"\r\n", 431: b"GET / HTTP/1.1\r\nHost: a\r\nX: " + 2000 * b"x" + b"\r\n\r\n",
+    501: b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n", 503: b"GET /drained HTTP/1.1\r\nHost: a\r\n\r\n", 504: b"GET /silent HTTP/1.1\r\nHost: a\r\n\r\n",
+    505: b"GET / HTTP/3.0\r\nHost: a\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("status", [*PROVOKED])
+def test_each_status_has_its_page(start, status):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts, nobody answers
+        pages = ", ".join(f'[{other}] = "<p>page {other}</p>"' for other in PROVOKED)
+        gateway = start(f'''
+            settings {{ workers = 1, access_log = {{ to = "stdout" }}, error_pages = {{ {pages} }} }}
+            listener "http" {{ bind = "127.0.0.1:@http@", max_body = 10, max_target = 100, max_header = "1k", header_timeout = "500ms" }}
+            pool "silent" {{ servers = {{ "127.0.0.1:{silent.getsockname()[1]}" }}, probe = false, retries = 0, response_timeout = "300ms" }}
+            pool "drained" {{ servers = {{ {{ "127.0.0.1:1", weight = 0 }} }}, probe = false }}
+            route "silent" {{ path = "/silent", forward "silent" }}
+            route "drained" {{ path = "/drained", forward "drained" }}
+        ''')
+        with raw.connect(gateway.port()) as s:
+            s.sendall(PROVOKED[status])
+            answer = raw.Response(s)
+        page = f"<p>page {status}</p>".encode()
+        assert (answer.status, answer.body, answer.get("content-type")) == (status, page, "text/html; charset=utf-8")
+        assert answer.get("content-length") == str(len(page))
+        more = {405: "allow", 426: "sec-websocket-version", 503: "retry-after"}.get(status)  # beside the page
+        assert not more or answer.get(more)
+        gateway.wait_access(1, status=status)
 
 
 def test_pages_that_are_wrong_stop_the_load(moongate, tmp_path):
