@@ -391,6 +391,19 @@ def test_route_prints_the_head_that_servers_get(start, moongate, recorder, pool,
     assert without_id[0] == without_id[1] and ("Connection: close\n" in came) == closes
 
 
+@pytest.mark.parametrize("path,cookies,route", [
+    ("/?a=1", ("b=1",), "guarded"), ("/?%61=1&a=2", ("b=1; b=2",), "guarded"), ("/?a=2&a=1", ("b=1",), "all"), ("/?a=1", ("b=2; b=1",), "all"),
+    ("/?a=1", ("c=0", "b=1", "b=2"), "guarded"), ("/?a=1", ("b=2", "b=1"), "all"),
+])
+def test_the_first_of_a_name_decides_and_all_are_forwarded(moongate, write, path, cookies, route):
+    file = write(GOOD.replace("route ", '''route "guarded" { query = { a = "1" }, cookie = { b = "1" },
+        function(req) req:set_header("x-first", req:query("a") .. req:cookie("b")) end, forward "web" }\nroute '''))
+    done = moongate("route", *[word for cookie in cookies for word in ("-H", f"Cookie: {cookie}")], file, f"http://a:8080{path}")
+    assert done.returncode == 0 and f'route "{route}"' in done.stdout
+    assert f"GET {path} HTTP/1.1\n" in done.stdout and all(cookie in done.stdout for cookie in cookies)
+    assert ("x-first: 11\n" in done.stdout) == (route == "guarded")
+
+
 @pytest.mark.skipif(gateway_module.keeps_signals_back(), reason="ThreadSanitizer keeps the signal back that ends a loop")
 def test_route_ends_a_loop(moongate, write):
     done = moongate("route", write(GOOD + 'route "loop" { function() while true do end end }\n'), "http://a/", timeout=20)
