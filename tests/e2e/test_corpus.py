@@ -228,6 +228,9 @@ def test_the_corpus_is_whole():
     places = collections.Counter(case.send for case in REQUESTS)
     twice = [case.place for case in REQUESTS if places[case.send] > 1]
     assert not twice, f"the same message twice: {twice}"
+    argued = [case for case in cases if case.get("rfc")]
+    assert len(argued) >= 500
+    assert all(re.match(r"\d{4}( C?[\d.]+)?[ :,]", case.rfc) for case in argued), "a number, and where there are some a section"
     for case in cases:  # issue 4: a head of up to 300 bytes at every offset, whatever follows it
         head, end, _ = case.send.partition(b"\r\n\r\n")
         offsets = min(len(head + end) + 1, len(case.send) or 1) if len(head + end) <= 300 else 1
