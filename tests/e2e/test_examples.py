@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Every example runs for real and does what its comment says, and `moongate route` gives the verdicts that live traffic gets."""
 
+import concurrent.futures
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import re
 import shlex
 import socket
 import subprocess
+import time
 
 import pytest
 
@@ -103,7 +105,7 @@ def example(tmp_path, certificate):
 def test_the_examples_are_there():
     topics = "\n".join(NAMES)
     for topic in ("quickstart", "subprotocol", "host-and-path", "tls", "weighted", "canary", "maintenance", "application-gateway", "sticky", "hash",
-                  "proxy-protocol", "client-certificates", "names"):
+                  "proxy-protocol", "client-certificates", "names", "limits-and-queue", "error-pages", "package-registry"):
         assert topic in topics
     for name in NAMES:
         text = (FOLDER / name).read_text()
@@ -319,6 +321,74 @@ def test_names_and_websocket_probes(example):
     assert e.get("/chat", websocket=True).status == 101
 
 
+def test_limits_and_queue(example):
+    e = example("14")
+    for name in ("one", "two"):
+        e.wait_err(f"reports/{name} up")
+    assert answers(e) == {"one": 12}, "the first while it has room"
+
+    def together(count, path):
+        """(status, server, seconds, Retry-After) of each."""
+        def ask(_):
+            began = time.monotonic()
+            response = e.get(path)
+            return response.status, response.get("x-origin"), time.monotonic() - began, response.get("retry-after")
+        with concurrent.futures.ThreadPoolExecutor(count) as pool:
+            return sorted(pool.map(ask, range(count)), key=lambda answer: answer[2])
+    refused, served = [], []
+    for answer in together(8, "/slow/1500"):
+        (served if answer[0] == 200 else refused).append(answer)
+    assert [status for status, *_ in refused] == [503, 503] and all(after and took < 1 for _, _, took, after in refused)
+    assert sorted(name for _, name, *_ in served[:4]) == ["one", "one", "two", "two"]
+    assert [status for status, *_ in served] == 6 * [200] and all(took > 2.9 for _, _, took, _ in served[4:]), "two have waited"
+    late = next(answer for answer in together(5, "/slow/3500") if answer[0] != 200)
+    assert late[0] == 503 and 1.9 < late[2] < 3.4 and late[3], "who waits longer than queue_timeout"
+
+
+COMBINED = re.compile(r'^127\.0\.0\.1 - - \[[^]]+ \+0000\] "(\S+ \S+) HTTP/1\.1" (\d{3}) (\d+) "([^"]*)" "([^"]*)"$')
+
+
+def test_error_pages_and_combined_log(example):
+    e = example("15")
+    e.wait_err("app/.* up")
+    html, lines = "text/html; charset=utf-8", []
+
+    def expect(path, status, kind, body, *fields, method="GET"):
+        response = e.get(path, *fields, method=method)
+        assert (response.status, response.get("content-type"), body in response.body) == (status, kind, True), (response.head, response.body)
+        lines.append((f"{method} {path.partition('?')[0]}", str(status), str(len(response.body)), "", ""))
+    expect("/nowhere?token=secret", 404, html, b"<h1>Not here</h1>")
+    theirs = e.get("/app/status/404")
+    assert theirs.status == 404 and b"Not here" not in theirs.body
+    lines.append(("GET /app/status/404", "404", str(len(theirs.body)), "", ""))
+    expect("/app/slow/9000", 504, html, b"<h1>Back soon</h1>")
+    expect("/app/echo", 413, "application/json", b'"most": "16k"', "Content-Length: 16385", method="POST")
+    expect("/app/echo", 200, "text/plain", b"POST /echo", "Content-Length: 0", method="POST")
+    switch(e.origins["app"], b"fail")
+    e.wait_err("app/.* down", 12)
+    expect("/app/", 503, html, b"<h1>Back soon</h1>")
+    wait_for(lambda: len(e.lines_out) >= len(lines), 5, "the log")
+    found = [COMBINED.match(line).groups() for line in e.lines_out]
+    assert sorted((a, b, c, *("" if text == "-" else text for text in rest)) for a, b, c, *rest in found) == sorted(lines)
+
+
+def test_package_registry(example):
+    e = example("16")
+    for name in e.origins:
+        e.wait_err(f"registry/{name} up")
+    drawn = answers(e, 60)
+    assert set(drawn) == {"one", "two", "three"} and min(drawn.values()) >= 5
+    for path in ("/@acme%2Ftea", "/@acme%2ftea"):
+        assert e.get(path).body.endswith(b": GET /@acme%2Ftea\n")
+    wait_for(lambda: '"package":"@acme/tea"' in e.out(), 5, "the name, decoded, in the log")
+    assert e.get("/@acme%2F..%2Fetc").status == 400, "never beside dot segments"
+    large = b"Host: a\r\nContent-Length: 100000\r\nConnection: close\r\n\r\n" + bytes(100000)
+    for line, status in ((b"PUT /@acme%2Ftea", 200), (b"POST /@acme%2Ftea", 413), (b"PUT /a/b", 413)):
+        with raw.connect(e.port(8080)) as s:
+            s.sendall(line + b" HTTP/1.1\r\n" + large)
+            assert raw.Response(s).status == status, line
+
+
 # --- done-criterion 5: the same verdict ---
 
 PATHS = ["/", "/ws", "/chat", "/feed", "/feed/", "/feed/news", "/feedx", "/rooms/tea", "/rooms/vip-1", "/rooms/a/b", "/status", "/status/", "/x/../status",
@@ -353,7 +423,7 @@ def live_verdict(e, response):
     return f"reply {response.status}", entry.get("route")
 
 
-@pytest.mark.parametrize("name,env", [*((name, {}) for name in NAMES), *((name, {"MAINTENANCE": "on"}) for name in NAMES if "maintenance" in name)])
+@pytest.mark.parametrize("name,env", [*((name, {"LOG_FORMAT": "json"} if "combined" in name else {}) for name in NAMES), *((name, {"MAINTENANCE": "on"}) for name in NAMES if "maintenance" in name)])
 def test_route_says_what_live_traffic_gets(example, name, env):
     e = example(name, env)
     rng = random.Random(name)
