@@ -7,7 +7,7 @@
 --   curl -si http://127.0.0.1:8080/app/status/404                            (404, the server's own)
 --   curl -si http://127.0.0.1:8080/app/slow/9000                             (504 after a second)
 --   curl -si http://127.0.0.1:8080/app/echo --data-binary @/bin/sh           (413, as JSON)
---   moongate route examples/15-error-pages-and-combined-log.lua http://127.0.0.1:8080/nowhere
+--   moongate route examples/15-error-pages-and-combined-log.lua http://127.0.0.1:8080/app/x
 --   curl -X POST http://127.0.0.1:9001/healthz/fail                          (and within seconds /app/ is 503)
 --
 -- LOG_FORMAT=json has more to tell: route, pool, server, times, and the cause of each end.
