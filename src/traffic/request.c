@@ -189,7 +189,7 @@ static bool request_stage_body(struct request *request) {
     if (held.n > 0 && !request_frame(request, held.p, held.n))
         return false;
     if (request->body_done)
-        return request_frame_end(request, NULL);
+        return request_frame_end(request, request->trailers);
     request->staging = true;
     request->ops->resume_body(request->responder);
     return true;
@@ -313,8 +313,14 @@ bool request_body_flush(struct request *request) {
 
 void request_body_end(struct request *request, struct http_message *trailers) {
     request->body_done = true;
-    if (trailers)
+    if (trailers) {
         http_screen_trailers(&request->subject.head, trailers);
+        request->trailers = arena_alloc(&request->subject.arena, sizeof *trailers);
+        if (request->trailers)
+            *request->trailers = *trailers;
+        else
+            request->replay_ok = false;
+    }
     if (!request_frame_end(request, trailers)) {
         request_body_failed(request, 500, CAUSE_LOCAL);
         return;

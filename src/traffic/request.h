@@ -36,6 +36,7 @@ struct request {
     bool replay_ok;
     bool staging;                     /* body bytes go to `send` */
     bool body_done;                   /* the request's body is complete */
+    struct http_message *trailers;    /* behind it, in the subject's arena; their bytes are the responder's. NULL: none */
     bool fresh;                       /* do not use a kept connection (a retry, an upgrade) */
     unsigned attempts;
     /* the answer */
@@ -67,7 +68,10 @@ void request_refuse(struct request *request, unsigned status, enum cause cause);
 bool request_body(struct request *request, const char *data, size_t n);
 /* No more body bytes are here for now. False as in request_body(). */
 bool request_body_flush(struct request *request);
-/* trailers: live fields, or NULL; those that the head's fields or its edits rule out are deleted. */
+/*
+ * trailers: live fields, or NULL; those that the head's fields or its edits rule out are deleted. What they point to must live as long as the
+ * request: another try sends them again.
+ */
 void request_body_end(struct request *request, struct http_message *trailers);
 /* The body cannot be completed: answers status if no head was sent yet, else aborts. */
 void request_body_failed(struct request *request, unsigned status, enum cause cause);

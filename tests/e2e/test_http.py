@@ -308,6 +308,27 @@ def test_trailers(start, scripted):
     assert seen == [["X-Check: 9"]]
 
 
+def test_trailers_come_with_another_try(start, scripted):
+    """The first server refuses the connection: what is sent to the next one is the whole request."""
+    seen = []
+
+    def handler(peer):
+        while True:
+            peer.body(peer.head())
+            seen.append(peer.trailers)
+            peer.answer()
+
+    gateway = start(f'''listener "http" {{ bind = "127.0.0.1:@http@" }}
+        pool "p" {{ servers = {{ "127.0.0.1:{free_port()}", "{scripted(handler).address}" }}, probe = false }}
+        route "all" {{ forward "p" }}''', workers=1)
+    for i in range(6):
+        with raw.connect(gateway.port()) as s:
+            s.sendall(b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Sum: 7\r\n\r\n")
+            assert raw.Response(s).status == 200
+    assert gateway.counters()["retries"] > 0
+    assert seen == [["X-Sum: 7"]] * 6
+
+
 def test_trailers_bring_nothing_that_a_rule_has_set_or_removed(start, scripted):
     """A5: identity that rules decide, by declaration or in Lua, cannot come back behind the body; also on a listener, also if it was never there."""
     seen = []
