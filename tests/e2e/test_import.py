@@ -287,6 +287,24 @@ def test_paths_in_front(moongate, tmp_path, options, paths, path, target):
         assert routed.returncode == 0 and f"\nGET {target} HTTP/1.1\n" in routed.stdout, text + routed.stdout
 
 
+@pytest.mark.parametrize("front", ["/fr%2Fx", "/a/../b", "/a/%2e%2e/b", "/a*b"])
+@pytest.mark.parametrize("paths", [["/v/*"], ["/we-b.x/*", "/n*"]])
+def test_a_path_in_front_that_nothing_could_be_sent_by_is_left_out(moongate, tmp_path, front, paths):
+    to = {"backendAddressPool": ref("backendAddressPools", "p"), "backendHttpSettings": ref("backendHttpSettingsCollection", "s")}
+    (tmp_path / "f.json").write_text(json.dumps({
+        "frontendPorts": [{"name": "http", "port": 8080}], "httpListeners": [{"name": "l", "frontendPort": ref("frontendPorts", "http")}],
+        "backendAddressPools": [{"name": "p", "backendAddresses": [{"ipAddress": "127.0.0.1"}]}],
+        "backendHttpSettingsCollection": [{"name": "s", "port": 80, "path": front}],
+        "urlPathMaps": [{"name": "m", "pathRules": [{"name": "one", "paths": paths, **to}]}],
+        "requestRoutingRules": [{"name": "r", "httpListener": ref("httpListeners", "l"), "urlPathMap": ref("urlPathMaps", "m")}]}))
+    text = import_file(moongate, tmp_path / "f.json")
+    (tmp_path / "f.lua").write_text(text)
+    assert f"the path {front} that it puts in front is left out" in text
+    assert moongate("check", "--strict", tmp_path / "f.lua").returncode == 0
+    asked = paths[0].replace("*", "q")
+    assert f"\nGET {asked} HTTP/1.1\n" in moongate("route", tmp_path / "f.lua", f"http://a:8080{asked}").stdout
+
+
 def test_the_example_is_what_import_prints(moongate):
     folder = ROOT / "examples" / "import"
     assert import_file(moongate, folder / "application-gateway.json") == (folder / "application-gateway.lua").read_text()

@@ -73,6 +73,13 @@ static bool route_path_valid(struct arm *arm, const char *path) {
     return *path == '/' && uri_normalise_path(&arm->memory, span_of(path), true, &reason).p != NULL;
 }
 
+/* May stand in front of the request's path: what `forward` and req:set_path() take on any listener. */
+static bool route_prefix_valid(struct arm *arm, const char *path) {
+    const char *reason = NULL;
+    return route_path_valid(arm, path) && !strchr(path, '*') && !uri_has_dot_segment(span_of(path)) &&
+           uri_normalise_path(&arm->memory, span_of(path), false, &reason).p != NULL;
+}
+
 /* "a", or { "a", "b" }. */
 static void route_append_list(struct arm *arm, struct buf *out, json_t *list) {
     json_t *text;
@@ -179,7 +186,7 @@ static const char *route_forward(struct route *route, const char *pool, const ch
     const char *path = settings ? arm_text(arm, settings, "path") : NULL;
     if (!path || strcmp(path, "/") == 0)
         return arm_format(arm, "forward %s", name);
-    if (!rewritten && route_path_valid(arm, path) && !strchr(path, '*'))
+    if (!rewritten && route_prefix_valid(arm, path))
         return route_override(route, name, settings_name, path);
     arm_note(arm, "backendHttpSettings %s: the path %s that it puts in front is left out%s", settings_name, path,
              rewritten ? ": a rewriteRuleSet sets the path" : "");
