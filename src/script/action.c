@@ -15,6 +15,7 @@
 #include "wire/http.h"
 #include "wire/uri.h"
 
+#define ACTION_LEAST_STATUS 200
 #define ACTION_PATH_ROOM (1 << 20) /* bytes to judge a path in */
 
 static const char action_type;
@@ -87,7 +88,7 @@ static bool action_take_text(lua_State *L, int action, int slot, const char *wha
     return true;
 }
 
-/* Why text can be no path of a request, or NULL: paths of actions may be made of what a client sent, decoded, and are judged as its own are. */
+/* Why text can be no path to forward, or NULL: it may be made of what a client sent, decoded, and is judged as a client's own. */
 static const char *action_path_fault(lua_State *L, struct span text) {
     const struct script *script = script_of(L);
     const struct config_listener *listener = script->subject ? script->subject->listener : NULL;
@@ -121,10 +122,7 @@ static bool action_take_path(lua_State *L, int action, int slot, const char *wha
     const char *star = strchr(lua_tostring(L, -1), '*');
     if (star && star[1])
         return action_fail(L, "%s: '*' may stand at the end of path only", what);
-    struct span text;
-    text.p = lua_tolstring(L, -1, &text.n);
-    const char *fault = action_path_fault(L, text);
-    return !fault || action_fail(L, "%s: %s", what, fault);
+    return true;
 }
 
 /* An argument too many stands for something its writer wanted: wanted says how to get it. */
@@ -133,6 +131,15 @@ static bool action_check_count(lua_State *L, int most, const char *wanted) {
 }
 
 /* forward */
+
+static bool action_take_forward_path(lua_State *L, int self) {
+    if (!action_take_path(L, self, ACTION_FORWARD_PATH, "forward"))
+        return false;
+    struct span text;
+    text.p = lua_tolstring(L, -1, &text.n);
+    const char *fault = action_path_fault(L, text);
+    return !fault || action_fail(L, "forward: %s", fault);
+}
 
 static bool action_take_timeout(lua_State *L, struct action_value *action) {
     uint64_t ms = 0;
@@ -170,7 +177,7 @@ static bool action_read_forward(lua_State *L, struct action_value *action, int s
         bool ok = true;
         switch (action_key(L, keys)) {
         case 0: ok = action_take_text(L, self, ACTION_FORWARD_SERVER, "forward", "server", ""); break;
-        case 1: ok = action_take_path(L, self, ACTION_FORWARD_PATH, "forward"); break;
+        case 1: ok = action_take_forward_path(L, self); break;
         case 2: ok = action_take_host(L, self, ACTION_FORWARD_HOST, "forward"); break;
         case 3: ok = action_take_timeout(L, action); break;
         case 4: ok = action_take_key(L, self); break;
@@ -438,7 +445,11 @@ static bool action_read_redirect(lua_State *L, struct action_value *action, int 
 static int action_redirect(lua_State *L) {
     if (lua_type(L, 1) != LUA_TSTRING && lua_type(L, 1) != LUA_TTABLE)
         return script_mistake(L, "redirect: a URL or a table is needed, not %s", luaL_typename(L, 1));
-    if (!action_check_count(L, 1, "redirect: a second argument; another status than 302 goes into a table: redirect { host = ..., path = ..., status = 301 }"))
+    static const char wanted[] = "redirect: a second argument; another status than 302 goes into a table: "
+                                 "redirect { host = ..., path = ..., status = 301 }";
+    /* redirect(url:gsub(...)) brings the count of replacements along. */
+    bool is_count = lua_type(L, 2) == LUA_TNUMBER && lua_tonumber(L, 2) < ACTION_LEAST_STATUS;
+    if (!is_count && !action_check_count(L, 1, wanted))
         return script_mistake(L, "%s", lua_tostring(L, -1));
     lua_settop(L, 1);
     bool ok = true;

@@ -230,7 +230,7 @@ struct span decide_location(struct subject *subject, const struct action *redire
     if ((port == 80 && span_equal(scheme, SPAN("http"))) || (port == 443 && span_equal(scheme, SPAN("https"))) ||
         decide_host_has_port(host))
         port = 0;
-    struct span path = redirect->redirect.path.p ? decide_fill_path(subject, redirect->redirect.path) : subject->path;
+    struct span path = redirect->redirect.path.p ? decide_join_path(subject, redirect->redirect.path) : subject->path;
     struct span query = subject->query;
     if (redirect->redirect.query.p)
         query = pattern_escape(&subject->arena, redirect->redirect.query);
@@ -242,8 +242,11 @@ struct span decide_location(struct subject *subject, const struct action *redire
     char port_text[8] = "";
     if (port)
         snprintf(port_text, sizeof port_text, ":%u", port);
-    if (host.n == 0) /* an HTTP/1.0 request without Host: all we can name is the path */
-        return arena_printf(&subject->arena, "%.*s%s%.*s", SPAN_ARGS(path), mark, SPAN_ARGS(query));
+    if (host.n == 0) { /* an HTTP/1.0 request without Host: all we can name is the path, and "//" would name a host; so would "/\", to browsers */
+        for (; path.n > 0 && (path.p[0] == '/' || path.p[0] == '\\'); path.p++)
+            path.n--;
+        return arena_printf(&subject->arena, "/%.*s%s%.*s", SPAN_ARGS(path), mark, SPAN_ARGS(query));
+    }
     return arena_printf(&subject->arena, "%.*s://%.*s%s%.*s%s%.*s", SPAN_ARGS(scheme), SPAN_ARGS(host), port_text,
                         SPAN_ARGS(path), mark, SPAN_ARGS(query));
 }

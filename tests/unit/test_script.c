@@ -286,7 +286,7 @@ START_TEST(test_actions) {
              "['Set-Cookie'] = {'a', 'b'} }) end }\n"
              "route \"c\" { function(req) return redirect { scheme = 'https', port = 8443, query = false, status = 308 "
              "} end }\n"
-             "route \"d\" { function(req) return redirect 'https://example.com/' end }\n"
+             "route \"d\" { function(req) return redirect(('https://example_com/'):gsub('_', '.')) end }\n"
              "route \"e\" { function(req) return drop() end }\n");
     rig_request(&rig, PLAIN_HEAD);
     ck_assert_int_eq(rig_step(&rig, 0, &action), SCRIPT_OK);
