@@ -75,7 +75,7 @@ static void control_stop(struct control *control, const char *signal_name) {
     if (again)
         log_warn("%s again: closing everything now", signal_name);
     else
-        log_info("%s: no new connections, finishing what is in flight for up to %.3g s; another signal ends it at once", signal_name,
+        log_info("%s: no new connections, finishing what is in flight for up to %g s; another signal ends it at once", signal_name,
                  control->generation->config->settings.drain_timeout_ms / 1000.0);
     for (unsigned i = 0; i < control->started; i++) {
         if (again)
