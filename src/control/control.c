@@ -22,7 +22,6 @@
 #include "traffic/worker.h"
 #include "upstream/names.h"
 #include "upstream/probe.h"
-#include "upstream/queue.h"
 
 #define CONTROL_TICKETS_MS (8u * 3600 * 1000) /* a ticket key encrypts this long and decrypts twice as long */
 #define CONTROL_COUNTERS_MAX 8192
@@ -226,8 +225,6 @@ static void control_finish(struct control *control) {
     generation_unref(&control->generation);
     loop_free(&control->loop);
 }
-
-_Static_assert(CONFIG_WORKERS_MAX <= QUEUE_WORKERS_MAX, "any worker may have requests that wait");
 
 static unsigned control_worker_count(const struct config_settings *settings) {
     if (settings->workers > 0)

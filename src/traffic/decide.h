@@ -22,7 +22,7 @@ struct decide {
     void *trace_owner;
     /* The result. */
     unsigned route;              /* ordinal that decided; ROUTES_END: none (404) */
-    const struct action *action; /* never NULL when done; a 404, 500 or 403 of our own is a static reply */
+    const struct action *action; /* never NULL when done; a 404 or 500 of our own is a static reply */
     bool script_failed;          /* the verdict is the 500 of a script error */
     /*
      * Routes whose steps ran to the end or decided: their request_headers and response_headers apply, their on_response

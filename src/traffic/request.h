@@ -6,6 +6,7 @@
 #ifndef MOONGATE_TRAFFIC_REQUEST_H
 #define MOONGATE_TRAFFIC_REQUEST_H
 
+#include "traffic/answer.h"
 #include "traffic/decide.h"
 #include "traffic/responder.h"
 #include "traffic/worker.h"
@@ -40,8 +41,7 @@ struct request {
     bool fresh;                       /* do not use a kept connection (a retry, an upgrade) */
     unsigned attempts;
     /* the answer */
-    struct http_message answer;       /* a reply of our own */
-    struct span answer_body;
+    struct answer answer;             /* of our own */
     bool head_sent;
     unsigned status;
     uint64_t bytes_in, bytes_out;     /* bodies */

@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 
 #include "base/mem.h"
+#include "config/config.h"
 #include "upstream/server.h"
 
 /* A worker's end; touched by that worker only. */
@@ -30,7 +31,7 @@ struct queue {
     _Atomic(uint32_t) looks;
     pthread_mutex_t lock;
     struct list waiting; /* all workers' */
-    struct queue_end ends[QUEUE_WORKERS_MAX];
+    struct queue_end ends[CONFIG_WORKERS_MAX];
 };
 
 /* A slot on its way. The loop it goes to lives on: loops are freed when all workers have ended. */
@@ -45,7 +46,7 @@ struct queue *queue_new(void) {
     atomic_init(&queue->refs, 1);
     pthread_mutex_init(&queue->lock, NULL);
     list_init(&queue->waiting);
-    for (unsigned i = 0; i < QUEUE_WORKERS_MAX; i++)
+    for (unsigned i = 0; i < CONFIG_WORKERS_MAX; i++)
         list_init(&queue->ends[i].waiters);
     return queue;
 }
@@ -66,7 +67,7 @@ void queue_unref(struct queue **slot) {
 }
 
 void queue_open(struct queue *queue, unsigned worker, struct loop *loop) {
-    assert(worker < QUEUE_WORKERS_MAX);
+    assert(worker < CONFIG_WORKERS_MAX);
     queue->ends[worker].loop = loop;
     queue->ends[worker].opened++;
 }

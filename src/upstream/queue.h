@@ -9,8 +9,6 @@
 
 #include "io/loop.h"
 
-#define QUEUE_WORKERS_MAX 64 /* settings refuse more workers */
-
 struct queue;
 struct queue_letter;
 struct server;
