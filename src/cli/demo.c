@@ -38,6 +38,7 @@ struct demo {
     struct origin *chat, *superchat;
     char *folder, *cert, *key; /* temporary */
     char *example;
+    int held[2];         /* listens on the two ports until the gateway does; -1: not */
 };
 
 static const char *demo_left(const char *ip) {
@@ -77,8 +78,11 @@ static char *demo_find_example(void) {
 
 /* --- ports --- */
 
-/* Tries a port before anything is started, so that a busy one is told in terms of the demo. Port 0 becomes a free one. */
-static bool demo_try_port(const struct demo *demo, uint16_t *port) {
+/*
+ * Tries a port before anything is started, so that a busy one is told in terms of the demo. Port 0 becomes a free one, which *held keeps free
+ * from the other port and the origins.
+ */
+static bool demo_try_port(const struct demo *demo, uint16_t *port, int *held) {
     char *text = mem_printf("%s%s%s", demo_left(demo->bind), demo->bind, demo_right(demo->bind));
     struct addr addr;
     bool parsed = addr_parse(span_of(text), *port ? *port : 1, &addr);
@@ -93,8 +97,8 @@ static bool demo_try_port(const struct demo *demo, uint16_t *port) {
         else
             addr.sa.in.sin_port = 0;
     }
-    int fd = sock_listen(&addr, 1, NULL);
-    if (fd < 0) {
+    *held = sock_listen(&addr, 1, NULL);
+    if (*held < 0) {
         if (errno == EADDRINUSE)
             fprintf(stderr,
                     "moongate demo: port %u of %s is in use by another program; choose another one with\n"
@@ -104,11 +108,18 @@ static bool demo_try_port(const struct demo *demo, uint16_t *port) {
             fprintf(stderr, "moongate demo: port %u of %s: %s\n", *port, demo->bind, strerror(errno));
         return false;
     }
-    bool known = sock_local(fd, &addr);
+    bool known = sock_local(*held, &addr);
     if (known)
         *port = addr_port(&addr);
-    close(fd);
     return known;
+}
+
+static void demo_release_ports(struct demo *demo) {
+    for (size_t i = 0; i < ARRAY_LEN(demo->held); i++) {
+        if (demo->held[i] >= 0)
+            close(demo->held[i]);
+        demo->held[i] = -1;
+    }
 }
 
 /* --- certificate --- */
@@ -197,12 +208,15 @@ static void demo_on_ready(void *owner) {
 static int demo_serve(struct demo *demo) {
     int code = CLI_FAILED;
     demo->example = demo_find_example();
-    if (demo->example && demo_try_port(demo, &demo->port) && demo_try_port(demo, &demo->tls_port) &&
+    if (demo->example && demo_try_port(demo, &demo->port, &demo->held[0]) &&
+        demo_try_port(demo, &demo->tls_port, &demo->held[1]) &&
         demo_make_certificate(demo) && (demo->chat = demo_start_origin("chat")) != NULL &&
         (demo->superchat = demo_start_origin("superchat")) != NULL) {
         demo_set_environment(demo);
+        demo_release_ports(demo);
         code = run_gateway(demo->example, &(struct run_options){.drain_ms = DEMO_DRAIN_MS, .on_ready = demo_on_ready, .owner = demo});
     }
+    demo_release_ports(demo);
     origin_stop(&demo->chat);
     origin_stop(&demo->superchat);
     demo_remove_certificate(demo);
@@ -211,7 +225,7 @@ static int demo_serve(struct demo *demo) {
 }
 
 static int demo_main(int argc, char **argv) {
-    struct demo demo = {.bind = "127.0.0.1", .port = 8080};
+    struct demo demo = {.bind = "127.0.0.1", .port = 8080, .held = {-1, -1}};
     for (int i = 1; i < argc; i++) {
         bool is_port = strcmp(argv[i], "--port") == 0, is_bind = strcmp(argv[i], "--bind") == 0;
         if (!is_port && !is_bind)
